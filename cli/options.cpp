@@ -1,0 +1,11 @@
+#include "cli/options.h"
+
+namespace dsctl::cli {
+
+void add_commands(CLI::App& app, Invocation& invocation) {
+  app.require_subcommand(1);
+  app.fallthrough();
+  add_version_command(app, invocation);
+}
+
+}  // namespace dsctl::cli

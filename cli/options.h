@@ -1,0 +1,30 @@
+// The command line as plain structs: CLI11 appears in this folder only. One file <verb>_options.cpp
+// a command; it declares the flags and leaves in `Invocation` what to run.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+#include "commands/console.h"
+#include "commands/settings.h"
+
+namespace dsctl::cli {
+
+/// What the command line asked for. `run` is set by the sub-command that was chosen and returns the
+/// exit code.
+struct Invocation {
+  commands::Settings settings;
+  commands::Console* console = nullptr;
+  std::function<int()> run;
+};
+
+/// Declares every command on `app`. `invocation` must outlive `app`'s parse.
+void add_commands(CLI::App& app, Invocation& invocation);
+
+/// Settings from the environment and config.yaml, weaker than flags. Throws commands::Error naming
+/// the file, line and key of a bad value.
+commands::Settings default_settings();
+
+void add_version_command(CLI::App& app, Invocation& invocation);
+
+}  // namespace dsctl::cli

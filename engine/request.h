@@ -1,0 +1,97 @@
+// What a caller asks of the engine and what comes back: sampling parameters, a request, its events.
+// Plain values: they cross threads and, in the server, a process boundary.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace dsctl::engine {
+
+/// How the next token is chosen; meanings, order and defaults as Ollama and llama.cpp have them
+/// (the defaults below are Ollama's). A value that switches a sampler off is named beside it.
+struct SamplingParams {
+  float temperature = 0.8f;      // <= 0: greedy
+  int top_k = 40;                // <= 0: off
+  float top_p = 0.9f;            // 1: off
+  float min_p = 0.0f;            // 0: off
+  float typical_p = 1.0f;        // 1: off
+  float top_n_sigma = -1.0f;     // <= 0: off
+  float xtc_probability = 0.0f;  // 0: off
+  float xtc_threshold = 0.1f;
+  float dynatemp_range = 0.0f;  // 0: off
+  float dynatemp_exponent = 1.0f;
+  int repeat_last_n = 64;       // 0: off, -1: the whole context
+  float repeat_penalty = 1.0f;  // 1: off
+  float presence_penalty = 0.0f;
+  float frequency_penalty = 0.0f;
+  /// OpenAI counts presence and frequency over the output only, llama.cpp over the window with the
+  /// prompt in it.
+  bool penalize_prompt = true;
+  float dry_multiplier = 0.0f;  // 0: off
+  float dry_base = 1.75f;
+  int dry_allowed_length = 2;
+  int dry_last_n = -1;  // -1: the whole context
+  std::vector<std::string> dry_sequence_breakers{"\n", ":", "\"", "*"};
+  int mirostat = 0;  // 0: off, 1, 2
+  float mirostat_tau = 5.0f;
+  float mirostat_eta = 0.1f;
+  std::optional<uint64_t> seed;  // absent: drawn at submit and reported in the result
+  std::vector<std::pair<int32_t, float>> logit_bias;  // (token id, addend); -inf bans
+  /// Log-probabilities wanted per token: -1 none, 0 the chosen token's, n the n best as well. They
+  /// are of the model's own distribution, before any sampler.
+  int n_logprobs = -1;
+  int min_tokens = 0;  // end-of-generation tokens are banned before so many
+  bool ignore_eos = false;
+};
+
+using RequestId = uint64_t;
+
+/// One generation.
+struct Request {
+  std::vector<int32_t> prompt_tokens;  // at least one
+  int max_tokens = -1;                 // -1: until the context is full
+  SamplingParams sampling;
+  std::vector<int32_t> stop_token_ids;  // besides the model's own end-of-generation tokens
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0.0f;  // natural logarithm
+};
+
+/// Times and counts of one request; times in nanoseconds.
+struct RequestStats {
+  int n_prompt_tokens = 0;
+  int n_cached_tokens = 0;     // of the prompt, found in the prefix cache
+  int n_generated_tokens = 0;  // the end-of-generation token not counted
+  int64_t queue_ns = 0;        // submit to first scheduled
+  int64_t prefill_ns = 0;      // first scheduled to first token
+  int64_t decode_ns = 0;       // first token to last
+  uint64_t seed = 0;
+};
+
+/// What a request's owner is told, in order: tokens, then exactly one finish.
+struct Event {
+  RequestId request_id = 0;
+  bool finished = false;
+  // A token (finished is false).
+  int32_t token = 0;
+  float logprob = 0.0f;                    // when n_logprobs >= 0
+  std::vector<TokenLogprob> top_logprobs;  // best first, ties by id
+  // The end (finished is true).
+  FinishReason reason = FinishReason::kStop;
+  std::string error;  // kError only
+  RequestStats stats;
+};
+
+/// Called on the engine's thread, in order, once for each event of one request. Must not block and
+/// must not throw.
+using EventSink = std::function<void(const Event&)>;
+
+}  // namespace dsctl::engine

@@ -1,0 +1,30 @@
+// A whole file mapped read-only, so that weights are used where they lie and never copied.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+namespace dsctl::gguf {
+
+/// Owns a read-only mapping of one file. Movable, not copyable.
+class MappedFile {
+ public:
+  /// Maps `path`; throws Error naming it when it can't be opened, is no regular file or can't be
+  /// mapped. An empty file gives an empty span.
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  std::span<const std::byte> bytes_;
+};
+
+}  // namespace dsctl::gguf

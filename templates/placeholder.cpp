@@ -1,0 +1,1 @@
+#include "templates/chat_template.h"
