@@ -14,4 +14,11 @@ class Error : public std::runtime_error {
   explicit Error(const std::string& message) : std::runtime_error(message) {}
 };
 
+/// A template refused the conversation by its own `raise_exception(message)`; what() is that
+/// message, word for word. The caller's input is at fault, not the template: answer 400.
+class RaisedError : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace dsctl::templates

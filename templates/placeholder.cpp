@@ -1,1 +1,0 @@
-#include "templates/chat_template.h"
