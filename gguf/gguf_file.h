@@ -112,7 +112,9 @@ class GgufFile {
 
  private:
   struct Index;
+  struct Shard;  // one file, mapped and parsed
   GgufFile();
+  static GgufFile join(std::vector<Shard> shards);
 
   uint32_t version_ = 0;
   std::vector<MappedFile> shards_;

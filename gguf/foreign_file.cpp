@@ -1,0 +1,142 @@
+#include "gguf/foreign_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace dsctl::gguf {
+namespace {
+
+/// Length of the UTF-8 sequence at the start of `text`, or 0 when it is broken or a control code.
+size_t printable_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) return lead >= 0x20 && lead != 0x7f ? 1 : 0;
+  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  }
+  if (lead == 0xc2 && byte(1) < 0xa0) return 0;  // C1 control codes
+  if (lead == 0xe0 && byte(1) < 0xa0) return 0;  // overlong
+  if (lead == 0xed && byte(1) > 0x9f) return 0;  // surrogates
+  if (lead == 0xf0 && byte(1) < 0x90) return 0;  // overlong
+  if (lead == 0xf4 && byte(1) > 0x8f) return 0;  // beyond U+10FFFF
+  return length;
+}
+
+bool starts_with_ignoring_case(std::string_view text, std::string_view lower_prefix) {
+  if (text.size() < lower_prefix.size()) return false;
+  return std::equal(lower_prefix.begin(), lower_prefix.end(), text.begin(), [](char a, char b) {
+    return a == static_cast<char>(std::tolower(static_cast<unsigned char>(b)));
+  });
+}
+
+bool is_safetensors(std::string_view text, size_t file_size) {
+  if (text.size() < 9) return false;
+  uint64_t header_size = 0;
+  std::memcpy(&header_size, text.data(), sizeof(header_size));
+  return header_size <= file_size - 8 && header_size >= 2 && text[8] == '{';
+}
+
+bool is_text(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte >= 0x20 || byte == '\n' || byte == '\r' || byte == '\t';
+  });
+}
+
+struct Magic {
+  std::string_view bytes;
+  std::string_view meaning;
+};
+
+constexpr std::string_view kConvert = "convert it to GGUF first";
+constexpr std::array<Magic, 11> kMagics{{
+    {"PK\x03\x04",
+     "is a zip archive (or a PyTorch checkpoint), not a GGUF file: unpack or convert"},
+    {"\x1f\x8b", "is gzip-compressed: unpack it first"},
+    {"\x28\xb5\x2f\xfd", "is zstd-compressed: unpack it first"},
+    {"\xfd"
+     "7zXZ",
+     "is xz-compressed: unpack it first"},
+    {"BZh", "is bzip2-compressed: unpack it first"},
+    {"\x80\x02", "is a Python pickle (a PyTorch checkpoint), not a GGUF file: convert it"},
+    {"lmgg", "is a model in the old GGML format (before GGUF): get or make a GGUF of it"},
+    {"fmgg", "is a model in the old GGMF format (before GGUF): get or make a GGUF of it"},
+    {"tjgg", "is a model in the old GGJT format (before GGUF): get or make a GGUF of it"},
+    {"algg", "is an adapter in the old GGLA format (before GGUF): get or make a GGUF of it"},
+    {"\x7f"
+     "ELF",
+     "is a program, not a model"},
+}};
+
+std::string describe_text(std::string_view text) {
+  std::string_view body = text;
+  while (!body.empty() && std::isspace(static_cast<unsigned char>(body.front()))) {
+    body.remove_prefix(1);
+  }
+  if (starts_with_ignoring_case(body, "<!doctype html") ||
+      starts_with_ignoring_case(body, "<html") || starts_with_ignoring_case(body, "<head")) {
+    return "is an HTML page, not a GGUF file: the download got a web page (a login, an error or a "
+           "file view); fetch the file itself again";
+  }
+  if (starts_with_ignoring_case(body, "<?xml")) {
+    return "is an XML document, not a GGUF file: the download got an error answer; fetch it again";
+  }
+  const size_t line_end = std::min(body.find('\n'), body.size());
+  const std::string start = printable(body.substr(0, std::min<size_t>(line_end, 80)));
+  if (!body.empty() && (body.front() == '{' || body.front() == '[')) {
+    return "is a JSON text, not a GGUF file: the download may have got an error answer; it starts "
+           "with: " +
+           start;
+  }
+  return "is a text file, not a GGUF file; it starts with: " + start;
+}
+
+}  // namespace
+
+std::string printable(std::string_view text, size_t max_bytes) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string out;
+  while (!text.empty() && out.size() < max_bytes) {
+    const size_t length = printable_length(text);
+    if (length > 0) {
+      out += text.substr(0, length);
+      text.remove_prefix(length);
+      continue;
+    }
+    const auto byte = static_cast<unsigned char>(text.front());
+    out += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
+    text.remove_prefix(1);
+  }
+  if (!text.empty()) out += "...";
+  return out;
+}
+
+std::string describe_foreign_file(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return "is empty: the download has not started or failed; fetch it again";
+  const std::string_view head(reinterpret_cast<const char*>(bytes.data()),
+                              std::min<size_t>(bytes.size(), 512));
+  if (head.starts_with("version https://git-lfs")) {
+    return "is a Git-LFS pointer, not the model itself: run `git lfs pull` in its repository or "
+           "download the file";
+  }
+  if (std::all_of(head.begin(), head.end(), [](char c) { return c == '\0'; })) {
+    return "starts with zeros where a GGUF file has its magic: the download is incomplete; fetch "
+           "it again";
+  }
+  for (const Magic& magic : kMagics) {
+    if (head.starts_with(magic.bytes)) return std::string(magic.meaning);
+  }
+  if (is_safetensors(head, bytes.size())) {
+    return "is a safetensors file, not a GGUF file: " + std::string(kConvert);
+  }
+  if (is_text(head)) return describe_text(head);
+  return "is no GGUF file: it starts with '" + printable(head.substr(0, 4)) + "', expected 'GGUF'";
+}
+
+}  // namespace dsctl::gguf
