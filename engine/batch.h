@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "engine/request.h"
 
 namespace dsctl::engine {
+
+class DryBreakers;
 
 /// A row of logits that is wanted and how its token is chosen. Pointers belong to the scheduler and
 /// live for the step.
@@ -22,9 +25,12 @@ struct SampleRow {
   /// Tokens that end a generation, banned while min_tokens is not reached or ignore_eos is set;
   /// empty when nothing is banned.
   const std::vector<int32_t>* banned = nullptr;
+  /// The request's dry_sequence_breakers as token ids; null when DRY is off or has none.
+  const DryBreakers* dry_breakers = nullptr;
 };
 
 struct SampledToken {
+  std::string error;  // why no token could be chosen; empty when one was
   int32_t token = 0;
   float logprob = 0.0f;
   std::vector<TokenLogprob> top_logprobs;

@@ -12,6 +12,8 @@
 
 namespace dsctl::engine {
 
+class Tokenizer;
+
 enum class Device { kAuto, kCpu, kCuda };
 
 /// Which implementation of the CPU operations runs: the readable reference, or the fastest that
@@ -33,6 +35,9 @@ struct EngineOptions {
   bool prefix_caching = true;
   int max_queue = 512;    // waiting requests before submit says QueueFull
   int n_gpu_layers = -1;  // -1: as many as fit
+  /// The model's tokenizer, which must outlive the engine. Only DRY needs it, to find its sequence
+  /// breakers among the tokens: without it a request with DRY and breakers is refused.
+  const Tokenizer* tokenizer = nullptr;
 };
 
 /// A snapshot for `ps`, logs and tests.
@@ -47,12 +52,19 @@ struct EngineStats {
   int64_t n_preemptions = 0;
   int64_t weight_bytes = 0;  // held by all ranks, mapped or copied
   int64_t kv_bytes = 0;
-  int max_model_len = 0;  // after the model's own cap
+  int max_model_len = 0;  // after the model's own cap and that of all KV blocks together
   std::string device;     // "CPU (AVX-512 VNNI), 2 threads" or the GPU's name
 };
 
 /// Why a request was not taken.
-enum class SubmitError { kQueueFull, kPromptTooLong, kEmptyPrompt, kBadToken, kStopped };
+enum class SubmitError {
+  kQueueFull,
+  kPromptTooLong,
+  kEmptyPrompt,
+  kBadToken,
+  kBadSampling,  // a sampling parameter that is not a number or out of its range
+  kStopped
+};
 
 struct SubmitResult {
   RequestId request_id = 0;  // valid when error is absent
@@ -60,6 +72,8 @@ struct SubmitResult {
   std::string message;  // says what was found and what was expected
 };
 
+/// Destroying an engine ends every request with kCancelled and joins its thread; a sink must not do
+/// it.
 class Engine {
  public:
   /// Loads the model of `file`, which must outlive the engine. Throws Error when the architecture
@@ -68,10 +82,11 @@ class Engine {
 
   virtual ~Engine() = default;
 
-  /// Queues a request; its events go to `sink`. Thread-safe, does not block.
+  /// Queues a request; its events go to `sink`, none when there is an error. Thread-safe, does not
+  /// block; a sink may call it too.
   virtual SubmitResult submit(Request request, EventSink sink) = 0;
   /// Ends a request early: its sink gets a finish with kCancelled unless it has ended already.
-  /// Thread-safe, does not block.
+  /// Thread-safe, does not block; a sink may call it too.
   virtual void cancel(RequestId id) = 0;
   virtual EngineStats stats() const = 0;
 };

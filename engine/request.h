@@ -14,7 +14,7 @@ namespace dsctl::engine {
 /// How the next token is chosen; meanings, order and defaults as Ollama and llama.cpp have them
 /// (the defaults below are Ollama's). A value that switches a sampler off is named beside it.
 struct SamplingParams {
-  float temperature = 0.8f;      // <= 0: greedy
+  float temperature = 0.8f;      // <= 0: greedy, whatever the truncating samplers say
   int top_k = 40;                // <= 0: off
   float top_p = 0.9f;            // 1: off
   float min_p = 0.0f;            // 0: off
@@ -28,8 +28,8 @@ struct SamplingParams {
   float repeat_penalty = 1.0f;  // 1: off
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
-  /// OpenAI counts presence and frequency over the output only, llama.cpp over the window with the
-  /// prompt in it.
+  /// Whether presence and frequency count the prompt's tokens of the window as well: llama.cpp
+  /// does, OpenAI and vLLM count the output only. The repeat penalty always counts both.
   bool penalize_prompt = true;
   float dry_multiplier = 0.0f;  // 0: off
   float dry_base = 1.75f;
@@ -44,8 +44,8 @@ struct SamplingParams {
   /// Log-probabilities wanted per token: -1 none, 0 the chosen token's, n the n best as well. They
   /// are of the model's own distribution, before any sampler.
   int n_logprobs = -1;
-  int min_tokens = 0;  // end-of-generation tokens are banned before so many
-  bool ignore_eos = false;
+  int min_tokens = 0;       // end-of-generation and stop tokens are banned before so many
+  bool ignore_eos = false;  // the model's end-of-generation tokens are banned throughout
 };
 
 using RequestId = uint64_t;
@@ -53,9 +53,13 @@ using RequestId = uint64_t;
 /// One generation.
 struct Request {
   std::vector<int32_t> prompt_tokens;  // at least one
-  int max_tokens = -1;                 // -1: until the context is full
+  /// Tokens to generate; negative: until the context is full. 0 only computes the prompt (and
+  /// leaves it in the prefix cache).
+  int max_tokens = -1;
   SamplingParams sampling;
-  std::vector<int32_t> stop_token_ids;  // besides the model's own end-of-generation tokens
+  /// End the generation besides the model's own end-of-generation tokens; like those they are
+  /// neither emitted nor counted.
+  std::vector<int32_t> stop_token_ids;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
@@ -71,7 +75,7 @@ struct RequestStats {
   int n_cached_tokens = 0;     // of the prompt, found in the prefix cache
   int n_generated_tokens = 0;  // the end-of-generation token not counted
   int64_t queue_ns = 0;        // submit to first scheduled
-  int64_t prefill_ns = 0;      // first scheduled to first token
+  int64_t prefill_ns = 0;      // first scheduled to first token (or to the end without one)
   int64_t decode_ns = 0;       // first token to last
   uint64_t seed = 0;
 };
@@ -91,7 +95,7 @@ struct Event {
 };
 
 /// Called on the engine's thread, in order, once for each event of one request. Must not block and
-/// must not throw.
+/// must not throw; one that throws gets its request cancelled.
 using EventSink = std::function<void(const Event&)>;
 
 }  // namespace dsctl::engine
