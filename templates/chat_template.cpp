@@ -1,16 +1,17 @@
 #include "templates/chat_template.h"
 
 #include "templates/error.h"
+#include "templates/go/go_chat_template.h"
 
 namespace dsctl::templates {
 
 std::unique_ptr<ChatTemplate> ChatTemplate::parse(TemplateLanguage language,
-                                                  std::string_view /*source*/) {
+                                                  std::string_view source) {
   switch (language) {
     case TemplateLanguage::kJinja:
       throw Error("jinja templates are not built in yet");
     case TemplateLanguage::kGo:
-      throw Error("go templates are not built in yet");
+      return go::parse_chat_template(source);
   }
   throw Error("unknown template language");
 }
