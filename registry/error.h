@@ -7,7 +7,8 @@
 
 namespace dsctl::registry {
 
-/// Thrown when an operation of this folder fails. The message is lower-case, without a final period.
+/// Thrown when an operation of this folder fails. The message is lower-case, without a final
+/// period.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message) : std::runtime_error(message) {}
