@@ -5,6 +5,7 @@ namespace dsctl::cli {
 void add_commands(CLI::App& app, Invocation& invocation) {
   app.require_subcommand(1);
   app.fallthrough();
+  add_show_command(app, invocation);
   add_version_command(app, invocation);
 }
 

@@ -25,6 +25,7 @@ void add_commands(CLI::App& app, Invocation& invocation);
 /// the file, line and key of a bad value.
 commands::Settings default_settings();
 
+void add_show_command(CLI::App& app, Invocation& invocation);
 void add_version_command(CLI::App& app, Invocation& invocation);
 
 }  // namespace dsctl::cli

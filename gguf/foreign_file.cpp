@@ -7,26 +7,10 @@
 #include <cstring>
 #include <string_view>
 
+#include "gguf/printable.h"
+
 namespace dsctl::gguf {
 namespace {
-
-/// Length of the UTF-8 sequence at the start of `text`, or 0 when it is broken or a control code.
-size_t printable_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return lead >= 0x20 && lead != 0x7f ? 1 : 0;
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  if (lead == 0xc2 && byte(1) < 0xa0) return 0;  // C1 control codes
-  if (lead == 0xe0 && byte(1) < 0xa0) return 0;  // overlong
-  if (lead == 0xed && byte(1) > 0x9f) return 0;  // surrogates
-  if (lead == 0xf0 && byte(1) < 0x90) return 0;  // overlong
-  if (lead == 0xf4 && byte(1) > 0x8f) return 0;  // beyond U+10FFFF
-  return length;
-}
 
 bool starts_with_ignoring_case(std::string_view text, std::string_view lower_prefix) {
   if (text.size() < lower_prefix.size()) return false;
@@ -98,24 +82,6 @@ std::string describe_text(std::string_view text) {
 }
 
 }  // namespace
-
-std::string printable(std::string_view text, size_t max_bytes) {
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string out;
-  while (!text.empty() && out.size() < max_bytes) {
-    const size_t length = printable_length(text);
-    if (length > 0) {
-      out += text.substr(0, length);
-      text.remove_prefix(length);
-      continue;
-    }
-    const auto byte = static_cast<unsigned char>(text.front());
-    out += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
-    text.remove_prefix(1);
-  }
-  if (!text.empty()) out += "...";
-  return out;
-}
 
 std::string describe_foreign_file(std::span<const std::byte> bytes) {
   if (bytes.empty()) return "is empty: the download has not started or failed; fetch it again";

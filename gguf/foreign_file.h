@@ -11,8 +11,4 @@ namespace dsctl::gguf {
 /// rest of a message that starts with the file's name: "is a Git-LFS pointer, not the model: ...".
 std::string describe_foreign_file(std::span<const std::byte> bytes);
 
-/// `text` with everything but printable ASCII and valid UTF-8 escaped as \xNN, cut to `max_bytes`:
-/// bytes of a file never reach a terminal raw.
-std::string printable(std::string_view text, size_t max_bytes = 80);
-
 }  // namespace dsctl::gguf

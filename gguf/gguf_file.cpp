@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "gguf/error.h"
-#include "gguf/foreign_file.h"
+#include "gguf/printable.h"
 #include "gguf/shard_parser.h"
 #include "gguf/split.h"
 

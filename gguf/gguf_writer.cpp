@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "gguf/error.h"
-#include "gguf/foreign_file.h"
+#include "gguf/printable.h"
 #include "gguf/split.h"
 
 namespace dsctl::gguf {

@@ -9,6 +9,7 @@
 
 #include "gguf/error.h"
 #include "gguf/foreign_file.h"
+#include "gguf/printable.h"
 
 namespace dsctl::gguf {
 namespace {

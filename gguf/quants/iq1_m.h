@@ -20,7 +20,7 @@ struct IQ1_M {
   };
   static_assert(sizeof(Block) == 56);
 
-  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8], float* out) {
+  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8], float* __restrict out) {
     int d_bits = 0;
     for (int i = 0; i < 4; ++i)
       d_bits |= (block.scales[i].value() >> 12) << (4 * i);

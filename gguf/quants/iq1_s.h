@@ -21,7 +21,7 @@ struct IQ1_S {
   };
   static_assert(sizeof(Block) == 50);
 
-  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8], float* out) {
+  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8], float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 8; ++group) {
       const int qh = block.qh[group].value();

@@ -26,7 +26,7 @@ struct IQ4_NL {
   };
   static_assert(sizeof(Block) == 18);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int i = 0; i < 16; ++i) {
       out[i] = d * static_cast<float>(iq4_value(block.qs[i] & 15));

@@ -22,7 +22,7 @@ struct IQ4_XS {
   };
   static_assert(sizeof(Block) == 136);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const int scales_h = block.scales_h.value();
     for (int group = 0; group < 8; ++group) {

@@ -31,7 +31,7 @@ struct MXFP4 {
   };
   static_assert(sizeof(Block) == 17);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = e8m0_half(block.e);
     for (int i = 0; i < 16; ++i) {
       out[i] = static_cast<float>(fp4_doubled_value(block.qs[i] & 15)) * d;

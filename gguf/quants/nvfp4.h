@@ -32,7 +32,7 @@ struct NVFP4 {
   };
   static_assert(sizeof(Block) == 36);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     for (int group = 0; group < 4; ++group) {
       const float d = ue4m3_half(block.scales[group]);
       const uint8_t* qs = block.qs + group * 8;

@@ -18,7 +18,7 @@ struct PlainFormat {
     uint8_t bytes[sizeof(T)];
   };
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     T value;
     memcpy(&value, block.bytes, sizeof(value));
     *out = Convert()(value);

@@ -19,7 +19,7 @@ struct Q1_0 {
   };
   static_assert(sizeof(Block) == 18);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int i = 0; i < 128; ++i)
       out[i] = ((block.bits[i / 8] >> (i % 8)) & 1) != 0 ? d : -d;

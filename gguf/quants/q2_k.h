@@ -21,7 +21,7 @@ struct Q2_K {
   };
   static_assert(sizeof(Block) == 84);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float dmin = half_to_float(block.dmin.value());
     for (int group = 0; group < 16; ++group) {

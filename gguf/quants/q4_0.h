@@ -19,7 +19,7 @@ struct Q4_0 {
   };
   static_assert(sizeof(Block) == 18);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int i = 0; i < 16; ++i) {
       out[i] = static_cast<float>((block.qs[i] & 15) - 8) * d;

@@ -20,7 +20,7 @@ struct Q4_1 {
   };
   static_assert(sizeof(Block) == 20);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float m = half_to_float(block.m.value());
     for (int i = 0; i < 16; ++i) {

@@ -22,7 +22,7 @@ struct Q4_K {
   };
   static_assert(sizeof(Block) == 144);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float dmin = half_to_float(block.dmin.value());
     const K4Scales scales(block.scales);

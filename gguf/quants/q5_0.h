@@ -20,7 +20,7 @@ struct Q5_0 {
   };
   static_assert(sizeof(Block) == 22);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const uint32_t qh = block.qh.value();
     for (int i = 0; i < 16; ++i) {

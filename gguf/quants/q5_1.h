@@ -21,7 +21,7 @@ struct Q5_1 {
   };
   static_assert(sizeof(Block) == 24);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float m = half_to_float(block.m.value());
     const uint32_t qh = block.qh.value();

@@ -23,7 +23,7 @@ struct Q5_K {
   };
   static_assert(sizeof(Block) == 176);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float dmin = half_to_float(block.dmin.value());
     const K4Scales scales(block.scales);

@@ -21,7 +21,7 @@ struct Q6_K {
   };
   static_assert(sizeof(Block) == 210);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 16; ++group) {
       const int half = group / 8;

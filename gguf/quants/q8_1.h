@@ -20,7 +20,7 @@ struct Q8_1 {
   };
   static_assert(sizeof(Block) == 36);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int i = 0; i < 32; ++i)
       out[i] = static_cast<float>(block.qs[i]) * d;

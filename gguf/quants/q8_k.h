@@ -21,7 +21,7 @@ struct Q8_K {
   };
   static_assert(sizeof(Block) == 292);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = float_from_bits(block.d.value());
     for (int i = 0; i < 256; ++i)
       out[i] = d * static_cast<float>(block.qs[i]);

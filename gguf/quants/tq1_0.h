@@ -20,7 +20,7 @@ struct TQ1_0 {
   };
   static_assert(sizeof(Block) == 54);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     out = write_digits<32, 5>(block.qs, d, out);
     out = write_digits<16, 5>(block.qs + 32, d, out);
@@ -30,7 +30,7 @@ struct TQ1_0 {
  private:
   /// Writes the digits of n_bytes bytes, first the first digit of each; returns the end.
   template <int n_bytes, int n_digits>
-  DSCTL_HD static float* write_digits(const uint8_t* bytes, float d, float* out) {
+  DSCTL_HD static float* write_digits(const uint8_t* bytes, float d, float* __restrict out) {
     int power = 1;  // of 3: multiplying by it modulo 256 moves a digit to the top
     for (int digit = 0; digit < n_digits; ++digit) {
       for (int i = 0; i < n_bytes; ++i) {

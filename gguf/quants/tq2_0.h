@@ -19,7 +19,7 @@ struct TQ2_0 {
   };
   static_assert(sizeof(Block) == 66);
 
-  DSCTL_HD static void dequantize(const Block& block, float* out) {
+  DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 8; ++group) {
       const uint8_t* qs = block.qs + group / 4 * 32;
