@@ -14,9 +14,12 @@ namespace dsctl::engine {
 class StreamDecoder {
  public:
   /// `tokenizer` must outlive the decoder. Text that could be the beginning of a stop string is
-  /// held back until it is known not to be one.
+  /// held back until it is known not to be one; empty stop strings are ignored. `previous_token` is
+  /// the last token of the prompt, -1 when there is none: after ordinary text a leading space is
+  /// the model's own, at a beginning or after a control token it is the one that the vocabulary
+  /// adds, and is left out.
   StreamDecoder(const Tokenizer& tokenizer, std::vector<std::string> stop_strings,
-                SpecialTokens special = SpecialTokens::kAsText);
+                SpecialTokens special = SpecialTokens::kAsText, int32_t previous_token = -1);
 
   /// Takes the next token and returns the text that is now certain (often empty, never ending
   /// inside a code point). After a stop string was found nothing more is returned.
@@ -29,7 +32,7 @@ class StreamDecoder {
   bool stopped() const { return stopped_; }
 
  private:
-  std::string release();
+  std::string release(std::string text);
 
   const Tokenizer& tokenizer_;
   std::vector<std::string> stop_strings_;
@@ -37,7 +40,7 @@ class StreamDecoder {
   std::string pending_bytes_;  // an incomplete code point
   std::string held_;           // complete text that may begin a stop string
   bool stopped_ = false;
-  bool first_ = true;
+  bool after_special_;  // the next piece begins a text
 };
 
 }  // namespace dsctl::engine

@@ -17,6 +17,17 @@ enum class AddSpecial { kYes, kNo };           // prepend BOS / append EOS as th
 
 enum class TokenType { kUndefined, kNormal, kUnknown, kControl, kUserDefined, kUnused, kByte };
 
+/// Tokens of fill-in-the-middle prompts: prefix + text before + suffix + text after + middle. -1
+/// when there is none.
+struct FimTokens {
+  int32_t prefix = -1;
+  int32_t suffix = -1;
+  int32_t middle = -1;
+  int32_t pad = -1;
+  int32_t repository = -1;
+  int32_t separator = -1;
+};
+
 /// Immutable after construction; every function is thread-safe.
 class Tokenizer {
  public:
@@ -49,6 +60,14 @@ class Tokenizer {
   virtual int32_t eos() const = 0;
   virtual bool adds_bos() const = 0;
   virtual bool adds_eos() const = 0;
+  virtual int32_t eot() const { return -1; }  // end of turn
+  virtual int32_t eom() const { return -1; }  // end of message: a tool is called
+  virtual FimTokens fim() const { return {}; }
+  /// True when encoding puts a space before a text that begins or follows a control token, so that
+  /// decoding takes it away again.
+  virtual bool adds_space_prefix() const { return false; }
+  /// True when a text after `token` counts as the beginning of one (a special token splits it).
+  bool begins_fragment_after(int32_t token) const;
   /// Tokens that end a generation (EOS, EOT, EOM and their kin), ascending.
   virtual const std::vector<int32_t>& eog_tokens() const = 0;
   virtual bool is_eog(int32_t token) const = 0;

@@ -1,0 +1,150 @@
+#include "engine/tokenizer/pretokenize.h"
+
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/catch.h"
+#include "tests/support/paths.h"
+#include "tests/support/tokenizer_text.h"
+
+namespace dsctl::engine {
+
+namespace {
+
+std::vector<uint32_t> split(const PreTokenizer& pre_tokenizer, std::string_view text) {
+  std::vector<uint32_t> ends;
+  pre_tokenizer.split(text, ends);
+  return ends;
+}
+
+std::vector<std::string> pieces(std::string_view name, std::string_view text) {
+  std::vector<std::string> out;
+  uint32_t begin = 0;
+  for (const uint32_t end : split(*make_pre_tokenizer(*find_pre_tokenizer(name)), text)) {
+    out.emplace_back(text.substr(begin, end - begin));
+    begin = end;
+  }
+  return out;
+}
+
+using Pieces = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("every scanner splits like the regexes that it stands for") {
+  int n_scanners = 0;
+  for (const std::string_view name :
+       {"gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-v3", "gpt-4o", "tekken"}) {
+    const PreTokenizerSpec& spec = *find_pre_tokenizer(name);
+    const auto scanner = make_scanner(spec);
+    REQUIRE(scanner != nullptr);
+    ++n_scanners;
+    const auto regexes = make_regex_splitter(spec);
+    tests::RandomText random(17);
+    for (int i = 0; i < 20'000; ++i) {
+      const std::string text = random.next(1 + i % 40, i % 4 == 3);
+      if (split(*scanner, text) == split(*regexes, text)) continue;
+      FAIL(name << ": text " << i << " splits otherwise: " << text);
+    }
+  }
+  CHECK(n_scanners == 7);
+}
+
+TEST_CASE("every pre-tokenizer covers the whole text in ascending pieces") {
+  for (const PreTokenizerSpec& spec : all_pre_tokenizers()) {
+    const auto pre_tokenizer = make_pre_tokenizer(spec);
+    CHECK(split(*pre_tokenizer, "").empty());
+    tests::RandomText random(3);
+    for (int i = 0; i < 300; ++i) {
+      const std::string text = random.next(20, i % 2 == 1);
+      const auto ends = split(*pre_tokenizer, text);
+      INFO(spec.name << ": " << text);
+      REQUIRE((text.empty() || (!ends.empty() && ends.back() == text.size())));
+      REQUIRE(std::ranges::is_sorted(ends, std::less_equal()));
+    }
+  }
+}
+
+TEST_CASE("the table of pre-tokenizers says what the specification's list says") {
+  const auto shared = tests::shared_dir();
+  if (shared.empty()) {
+    WARN("no shared test data: not compared");
+    return;
+  }
+  std::ifstream file(shared / "data/vectors/pretokenizers.json");
+  const auto list = nlohmann::json::parse(file).at("pre");
+  CHECK(list.size() == 52);
+  for (const auto& [name, entry] : list.items()) {
+    INFO(name);
+    const PreTokenizerSpec* spec = find_pre_tokenizer(name);
+    REQUIRE(spec != nullptr);
+    CHECK(spec->ignore_merges == entry.at("ignore_merges").get<bool>());
+    CHECK(spec->adds_bos == entry.at("add_bos").get<bool>());
+    if (name == "kimi-k2") continue;  // its class intersections are no syntax of PCRE2 10.42
+    std::vector<std::string> texts = entry.at("regexes");
+    const std::vector<std::string_view> regexes(texts.begin(), texts.end());
+    const auto expected = make_regex_splitter({.name = name, .regexes = regexes});
+    const auto actual = make_pre_tokenizer(*spec);
+    tests::RandomText random(5);
+    for (int i = 0; i < 500; ++i) {
+      const std::string text = random.next(30, false);
+      if (split(*actual, text) != split(*expected, text)) FAIL("splits otherwise: " << text);
+    }
+  }
+}
+
+TEST_CASE("white space goes with the word that follows, but for its last character") {
+  CHECK(pieces("gpt-2", "a   b") == Pieces{"a", "  ", " b"});
+  CHECK(pieces("gpt-2", "a   ") == Pieces{"a", "   "});
+  CHECK(pieces("llama-bpe", "a \n\n  b") == Pieces{"a", " \n\n", " ", " b"});
+  CHECK(pieces("llama-bpe", "\tx 1234") == Pieces{"\tx", " ", "123", "4"});
+  CHECK(pieces("qwen2", "It'S 12!\n") == Pieces{"It", "'S", " ", "1", "2", "!\n"});
+  CHECK(pieces("gpt-2", "It'S") == Pieces{"It", "'", "S"});
+}
+
+TEST_CASE("kimi-k2 keeps Han characters apart from other letters") {
+  CHECK(pieces("kimi-k2", "Hello世界abc") == Pieces{"Hello", "世界", "abc"});
+  CHECK(pieces("kimi-k2", "HELLOWorld's 2024年") == Pieces{"HELLOWorld's", " ", "202", "4", "年"});
+  CHECK(pieces("kimi-k2", " 々かな") == Pieces{" ", "々", "かな"});
+}
+
+TEST_CASE("deepseek-v3 leaves what no expression matches in one piece") {
+  CHECK(pieces("deepseek-v3",
+               "\x01\x02"
+               "a") == Pieces{"\x01",
+                              "\x02"
+                              "a"});
+  CHECK(pieces("deepseek-v3", "\x01\x02") == Pieces{"\x01\x02"});
+  CHECK(pieces("deepseek-v3", "a.b深度abc1234") == Pieces{"a", ".b", "深度", "abc", "123", "4"});
+}
+
+TEST_CASE("an unknown pre-tokenizer is not found") {
+  CHECK(find_pre_tokenizer("gpt-2x") == nullptr);
+}
+
+// A megabyte of one character, and of near misses, must not make any list quadratic.
+TEST_CASE("no pre-tokenizer takes long for a long run") {
+  constexpr size_t kBytes = 1 << 20;
+  std::string mixed;
+  while (mixed.size() < kBytes)
+    mixed += " \n";
+  const std::string texts[] = {std::string(kBytes, 'a'),       std::string(kBytes, 'A'),
+                               std::string(kBytes, ' ') + "x", std::string(kBytes, '\n') + "x",
+                               std::string(kBytes, '!'),       std::string(kBytes, '7'),
+                               std::string(kBytes, '\x80'),    mixed,
+                               "a" + std::string(kBytes, '\t')};
+  for (const PreTokenizerSpec& spec : all_pre_tokenizers()) {
+    const auto pre_tokenizer = make_pre_tokenizer(spec);
+    for (const std::string& text : texts) {
+      const auto start = std::chrono::steady_clock::now();
+      const auto ends = split(*pre_tokenizer, text);
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      INFO(spec.name << ": run of " << static_cast<int>(text[1]));
+      CHECK(ends.back() == text.size());
+      CHECK(took.count() < 5);  // measured at most 0.2 s; a quadratic scan takes hours
+    }
+  }
+}
+
+}  // namespace dsctl::engine
