@@ -1,0 +1,46 @@
+// Views of matrices that somebody else owns: a weight as it lies in the model file, and rows of f32
+// activations. They carry sizes and strides, never lifetimes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "gguf/dtype.h"
+
+namespace dsctl::engine {
+
+/// A weight matrix, or one rank's slice of it, in the model file's own format. Row r holds the
+/// weights of output r. Rows of a slice along the columns (a row-parallel shard) begin at a block
+/// boundary and lie row_stride_bytes apart; data needs no alignment.
+struct MatrixView {
+  gguf::DType dtype = gguf::DType::F32;
+  int64_t n_rows = 0;  // outputs
+  int64_t n_cols = 0;  // inputs; whole blocks of dtype
+  const std::byte* data = nullptr;
+  int64_t row_stride_bytes = 0;
+
+  const std::byte* row(int64_t row_idx) const { return data + row_idx * row_stride_bytes; }
+};
+
+/// Rows of f32, read.
+struct Rows {
+  const float* data = nullptr;  // (n_rows, n_cols), rows `stride` floats apart
+  int64_t stride = 0;
+  int n_rows = 0;
+  int n_cols = 0;
+
+  const float* row(int64_t row_idx) const { return data + row_idx * stride; }
+};
+
+/// Rows of f32, written.
+struct MutableRows {
+  float* data = nullptr;  // (n_rows, n_cols), rows `stride` floats apart
+  int64_t stride = 0;
+  int n_rows = 0;
+  int n_cols = 0;
+
+  float* row(int64_t row_idx) const { return data + row_idx * stride; }
+  operator Rows() const { return {data, stride, n_rows, n_cols}; }
+};
+
+}  // namespace dsctl::engine
