@@ -2,6 +2,7 @@
 // says; everything unfinished lives in a staging directory that its owner holds locked.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -97,7 +98,7 @@ class Staging {
   const BlobStore& store_;
   std::filesystem::path dir_;
   int lock_fd_ = -1;
-  int n_files_ = 0;
+  std::atomic<int> n_files_{0};
 };
 
 /// The blobs of a store. Reading needs no lock and writes nothing.

@@ -65,6 +65,8 @@ struct ModelConfig {
   std::string renderer;    // names of Ollama's built-in prompt code, kept, not used
   std::string parser;
   std::string requires_version;  // REQUIRES
+  std::string remote_host;       // a model that lives on another machine has no weights here
+  std::string remote_model;
   std::vector<std::string> capabilities;
   int64_t context_length = 0;  // 0: not recorded
   int64_t embedding_length = 0;

@@ -108,18 +108,17 @@ class Registry {
   StoredModel create(const ModelName& name, const CreateSpec& spec, const Observer& observer);
 
   /// Gives a model a second name, replacing what had it. Throws Error when there is no `source`.
-  void copy(const ModelName& source, const ModelName& destination);
+  void copy(const ModelName& source, const ModelName& destination, const Observer& observer = {});
 
   /// Removes a model, and the blobs that no other model uses. Nothing when there is no such model.
-  std::optional<RemoveResult> remove(const ModelName& name);
+  std::optional<RemoveResult> remove(const ModelName& name, const Observer& observer = {});
 
   /// How long an operation waits for another process; then it fails naming it.
   void set_lock_timeout_ms(int64_t timeout_ms) { lock_timeout_ms_ = timeout_ms; }
 
  private:
   std::filesystem::path manifest_path(const ModelName& name) const;
-  StoredModel load(const ModelName& name) const;
-  void write_manifest(const ModelName& name, const Manifest& manifest, Staging& staging) const;
+  void write_manifest(const ModelName& name, const std::string& json) const;
   RemoveResult remove_unused(const std::vector<Layer>& candidates) const;
 
   BlobStore blobs_;
