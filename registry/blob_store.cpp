@@ -51,11 +51,6 @@ void BlobStore::check(const Digest& digest, int64_t size_bytes) const {
 
 void BlobStore::publish(const StagedBlob& staged) const {
   const fs::path target = path_of(staged.digest);
-  if (staged.path.empty()) {
-    if (has(staged.digest)) return;
-    throw Error("blob " + staged.digest.to_string() +
-                " was removed meanwhile by another process; run the command again");
-  }
   struct stat status {};
   const bool exists = ::stat(target.c_str(), &status) == 0 && S_ISREG(status.st_mode);
   const auto old = ImportRecord::load(root_, staged.digest);

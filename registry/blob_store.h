@@ -47,7 +47,7 @@ class StoreLock {
 struct StagedBlob {
   Digest digest;
   int64_t size_bytes = 0;
-  std::filesystem::path path;  // inside the staging directory; empty: the blob was there already
+  std::filesystem::path path;  // inside the staging directory
   ImportMethod method = ImportMethod::kCopy;
   std::string import_record;  // JSON kept beside a blob that came from a file; may be empty
 };
@@ -93,7 +93,7 @@ class Staging {
 
  private:
   std::filesystem::path next_path();
-  std::optional<StagedBlob> known_file(const std::filesystem::path& path, int fd) const;
+  std::optional<StagedBlob> known_file(const std::filesystem::path& path, int fd, ImportMode mode);
 
   const BlobStore& store_;
   std::filesystem::path dir_;

@@ -146,19 +146,26 @@ fs::path Staging::next_path() {
   return dir_ / std::to_string(n_files_.fetch_add(1));
 }
 
-std::optional<StagedBlob> Staging::known_file(const fs::path& path, int fd) const {
+std::optional<StagedBlob> Staging::known_file(const fs::path& path, int fd, ImportMode mode) {
   const struct stat status = status_of(fd, path);
   for (const auto& [digest, record] : ImportRecord::load_all(store_.root())) {
     if (!record.vouches_for(status)) continue;
+    StagedBlob known;
+    known.path = next_path();
+    // A link of the blob's own, so that nobody's `rm` takes it away before it is published.
+    if (::link(store_.path_of(digest).c_str(), known.path.c_str()) != 0) continue;
     struct stat blob {};
-    if (::stat(store_.path_of(digest).c_str(), &blob) != 0 || blob.st_size != status.st_size ||
-        record.is_changed_link(blob)) {
+    const bool usable = ::stat(known.path.c_str(), &blob) == 0 && blob.st_size == status.st_size &&
+                        !record.is_changed_link(blob) &&
+                        !(mode == ImportMode::kCopy && record.is_link(blob));
+    if (!usable) {
+      ::unlink(known.path.c_str());
       continue;
     }
-    StagedBlob known;
     known.digest = digest;
     known.size_bytes = status.st_size;
     known.method = record.is_link(blob) ? ImportMethod::kHardLink : ImportMethod::kCopy;
+    known.import_record = record.to_json();
     return known;
   }
   return std::nullopt;
@@ -168,10 +175,7 @@ StagedBlob Staging::stage_file(const fs::path& path, ImportMode mode, const Prog
   const FileDescriptor in = open_file(path, O_RDONLY);
   const struct stat before = status_of(in.get(), path);
   if (!S_ISREG(before.st_mode)) throw Error(path.string() + ": is no regular file");
-  if (const auto known = known_file(path, in.get());
-      known && (mode == ImportMode::kLink || known->method != ImportMethod::kHardLink)) {
-    return *known;
-  }
+  if (const auto known = known_file(path, in.get(), mode)) return *known;
   // What is about to be a blob must survive a power cut; a fresh download may be in memory only.
   sync_file(in.get(), path);
   StagedBlob staged;
