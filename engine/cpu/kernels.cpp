@@ -1,5 +1,7 @@
 #include "engine/cpu/kernels.h"
 
+#include "engine/cpu/fast/fast_kernels.h"
+
 namespace dsctl::engine {
 namespace {
 
@@ -33,8 +35,9 @@ const KernelSet& reference_kernels() {
   return kernels;
 }
 
-const KernelSet& select_kernels(CpuKernels /*choice*/) {
-  return reference_kernels();
+const KernelSet& select_kernels(CpuKernels choice) {
+  const KernelSet* fast = choice == CpuKernels::kFast ? fast::fast_kernels() : nullptr;
+  return fast != nullptr ? *fast : reference_kernels();
 }
 
 }  // namespace dsctl::engine

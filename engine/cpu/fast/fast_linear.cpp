@@ -1,0 +1,252 @@
+#include "engine/cpu/fast/fast_linear.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <vector>
+
+#include "engine/cpu/fast/pack.h"
+#include "engine/cpu/fast/panel.h"
+#include "engine/cpu/fast/panel_memory.h"
+#include "engine/cpu/ffn.h"
+#include "engine/cpu/norm.h"
+
+namespace dsctl::engine::fast {
+namespace {
+
+/// Bytes of input that a pass over the panels works on: they stay in the second-level cache while
+/// the panels go by.
+constexpr int64_t kPassBytes = 384 << 10;
+
+/// The form of input that a weight's kernel reads.
+enum class InputForm { kQuantised, kPlain };
+
+class FastWeight final : public LinearWeight {
+ public:
+  FastWeight(const LinearIsa& isa, const MatrixView& view)
+      : matrix(view),
+        n_panels((view.n_rows + kPanelRows - 1) / kPanelRows),
+        function(isa.panel_function(view.dtype)),
+        form(panel_format(view.dtype).bits != 0 ? InputForm::kQuantised : InputForm::kPlain) {
+    if (function == nullptr) return;
+    panel_size = panel_bytes(view.dtype, view.n_cols);
+    panels = allocate_panels(static_cast<size_t>(n_panels * panel_size));
+    for (int64_t panel = 0; panel < n_panels; ++panel) {
+      pack_panel(view.dtype, view.row(panel * kPanelRows), view.row_stride_bytes,
+                 rows_of_panel(panel), view.n_cols, panels.get() + panel * panel_size);
+    }
+  }
+
+  int64_t n_rows() const override { return matrix.n_rows; }
+  int64_t n_cols() const override { return matrix.n_cols; }
+  size_t owned_bytes() const override { return panels.get_deleter().size_bytes; }
+
+  int rows_of_panel(int64_t panel) const {
+    return static_cast<int>(std::min<int64_t>(kPanelRows, matrix.n_rows - panel * kPanelRows));
+  }
+
+  const MatrixView matrix;  // its data is read again only when function is null
+  const int64_t n_panels;
+  const PanelFunction function;  // null: no panel form, dequantise in every call
+  const InputForm form;
+  int64_t panel_size = 0;
+  PanelMemory panels;
+};
+
+class FastInput final : public LinearInput {
+ public:
+  FastInput(const LinearIsa& isa, int max_tokens, int64_t max_cols, int n_threads)
+      : isa_(isa),
+        values_(static_cast<size_t>(max_tokens * max_cols)),
+        max_cols_(max_cols),
+        n_threads_(n_threads) {}
+
+  void assign(const Rows& x, ThreadPool& pool) override {
+    resize(x);
+    pool.parallel_for(x.n_rows, 8, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t)
+        std::copy_n(x.row(t), x.n_cols, row(t));
+    });
+  }
+
+  void assign_rmsnorm(const Rows& x, const float* weight, float eps, ThreadPool& pool) override {
+    resize(x);
+    pool.parallel_for(x.n_rows, 2, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t)
+        rmsnorm(row(t), x.row(t), weight, x.n_cols, eps);
+    });
+  }
+
+  void assign_gated(const Rows& gate, const Rows& up, Activation activation,
+                    ThreadPool& pool) override {
+    resize(gate);
+    pool.parallel_for(gate.n_rows, 1, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t)
+        gated(row(t), gate.row(t), up.row(t), gate.n_cols, activation);
+    });
+  }
+
+  int n_tokens() const { return n_tokens_; }
+  int64_t n_cols() const { return n_cols_; }
+  int64_t n_tiles() const { return (n_tokens_ + isa_.tile_tokens - 1) / isa_.tile_tokens; }
+
+  int64_t tile_bytes(InputForm form) const {
+    return form == InputForm::kQuantised ? record_bytes(isa_.tile_tokens) * padded_blocks(n_cols_)
+                                         : int64_t{4} * isa_.tile_tokens * n_cols_;
+  }
+
+  /// Makes `form` of the assigned rows unless it is there.
+  void prepare(InputForm form, ThreadPool& pool) {
+    Tiles& tiles = form == InputForm::kQuantised ? quantised_ : plain_;
+    if (tiles.valid) return;
+    const int64_t size = tile_bytes(form);
+    const size_t needed = static_cast<size_t>(size * n_tiles());
+    if (tiles.bytes.size() < needed) tiles.bytes.resize(needed);
+    pool.parallel_for(n_tiles(), 1, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t i = begin; i < end; ++i)
+        fill_tile(form, i, tiles.bytes.data() + i * size);
+    });
+    tiles.valid = true;
+  }
+
+  const std::byte* tiles(InputForm form) const {
+    return form == InputForm::kQuantised ? quantised_.bytes.data() : plain_.bytes.data();
+  }
+
+  /// Where a thread dequantises a panel: n_cols x 16 and one row of n_cols more.
+  float* panel_scratch(int thread_idx) {
+    return scratch_.data() + static_cast<int64_t>(thread_idx) * (kPanelRows + 1) * max_cols_;
+  }
+  void allocate_scratch() {
+    scratch_.resize(static_cast<size_t>(n_threads_ * (kPanelRows + 1) * max_cols_));
+  }
+
+ private:
+  struct Tiles {
+    std::vector<std::byte> bytes;
+    bool valid = false;
+  };
+
+  void resize(const Rows& x) {
+    n_tokens_ = x.n_rows;
+    n_cols_ = x.n_cols;
+    quantised_.valid = false;
+    plain_.valid = false;
+    assert(static_cast<size_t>(n_tokens_ * n_cols_) <= values_.size());
+    assert(n_cols_ <= max_cols_);
+  }
+
+  float* row(int64_t token) { return values_.data() + token * n_cols_; }
+
+  void fill_tile(InputForm form, int64_t tile_idx, std::byte* tile) {
+    const int64_t token = tile_idx * isa_.tile_tokens;
+    const int n = static_cast<int>(std::min<int64_t>(isa_.tile_tokens, n_tokens_ - token));
+    if (form == InputForm::kQuantised) {
+      isa_.quantize_tile(row(token), n_cols_, n, n_cols_, tile);
+      return;
+    }
+    auto* out = reinterpret_cast<float*>(tile);
+    for (int t = 0; t < n; ++t) {
+      const float* x = row(token + t);
+      for (int64_t k = 0; k < n_cols_; ++k)
+        out[k * n + t] = x[k];
+    }
+  }
+
+  const LinearIsa& isa_;
+  std::vector<float> values_;  // (n_tokens, n_cols)
+  Tiles quantised_;
+  Tiles plain_;
+  std::vector<float> scratch_;
+  int64_t max_cols_;
+  int n_threads_;
+  int n_tokens_ = 0;
+  int64_t n_cols_ = 0;
+};
+
+PanelProduct product_of(const LinearOutput& output, const FastWeight& weight,
+                        const FastInput& input) {
+  return {.panels = weight.panels.get(),
+          .panel_bytes = weight.panel_size,
+          .n_cols = weight.matrix.n_cols,
+          .n_rows = weight.matrix.n_rows,
+          .tiles = input.tiles(weight.form),
+          .tile_bytes = input.tile_bytes(weight.form),
+          .n_tokens = input.n_tokens(),
+          .bias = output.bias,
+          .y = output.y,
+          .y_stride = output.y_stride};
+}
+
+/// A weight without a panel form: each panel becomes f32 once and serves all tokens.
+void multiply_dequantised(const LinearIsa& isa, const PanelProduct& product,
+                          const FastWeight& weight, int64_t panel_begin, int64_t panel_end,
+                          int64_t n_tiles, float* scratch) {
+  const MatrixView& matrix = weight.matrix;
+  const PanelFunction multiply = isa.panel_function(gguf::DType::F32);
+  float* row = scratch + kPanelRows * matrix.n_cols;
+  for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+    const int64_t first = panel * kPanelRows;
+    dequantize_panel(matrix.dtype, matrix.row(first), matrix.row_stride_bytes,
+                     weight.rows_of_panel(panel), matrix.n_cols, row, scratch);
+    PanelProduct one = product;
+    one.panels = reinterpret_cast<const std::byte*>(scratch);
+    one.n_rows = weight.rows_of_panel(panel);
+    if (one.bias != nullptr) one.bias += first;
+    one.y += first;
+    multiply(one, 0, 1, 0, n_tiles);
+  }
+}
+
+void multiply_range(const LinearIsa& isa, FastInput& input, const LinearOutput& output,
+                    int64_t panel_begin, int64_t panel_end, int thread_idx) {
+  const auto& weight = static_cast<const FastWeight&>(*output.weight);
+  const PanelProduct product = product_of(output, weight, input);
+  const int64_t n_tiles = input.n_tiles();
+  if (weight.function == nullptr) {
+    multiply_dequantised(isa, product, weight, panel_begin, panel_end, n_tiles,
+                         input.panel_scratch(thread_idx));
+    return;
+  }
+  const int64_t pass_tiles = std::max<int64_t>(2, kPassBytes / product.tile_bytes);
+  for (int64_t tile = 0; tile < n_tiles; tile += pass_tiles) {
+    weight.function(product, panel_begin, panel_end, tile, std::min(n_tiles, tile + pass_tiles));
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView& matrix) {
+  return std::make_unique<FastWeight>(isa, matrix);
+}
+
+std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, int max_tokens, int64_t max_cols,
+                                        int n_threads) {
+  return std::make_unique<FastInput>(isa, max_tokens, max_cols, n_threads);
+}
+
+void linear(const LinearIsa& isa, LinearInput& input, std::span<const LinearOutput> outputs,
+            ThreadPool& pool) {
+  auto& x = static_cast<FastInput&>(input);
+  int64_t n_panels = 0;
+  for (const LinearOutput& output : outputs) {
+    const auto& weight = static_cast<const FastWeight&>(*output.weight);
+    assert(weight.n_cols() == x.n_cols());
+    x.prepare(weight.form, pool);
+    if (weight.function == nullptr) x.allocate_scratch();
+    n_panels += weight.n_panels;
+  }
+  // The panels of all weights in one loop: one fork and join, and small weights fill the threads.
+  pool.parallel_for(n_panels, 1, [&](int64_t begin, int64_t end, int thread_idx) {
+    int64_t first = 0;
+    for (const LinearOutput& output : outputs) {
+      const int64_t n = static_cast<const FastWeight&>(*output.weight).n_panels;
+      const int64_t from = std::max(begin, first) - first;
+      const int64_t to = std::min(end, first + n) - first;
+      if (from < to) multiply_range(isa, x, output, from, to, thread_idx);
+      first += n;
+    }
+  });
+}
+
+}  // namespace dsctl::engine::fast
