@@ -70,7 +70,8 @@ TEST_CASE("all_gather joins parts of different lengths, also in place") {
                 all.begin() + static_cast<ptrdiff_t>(begin));
     comm.all_gather(std::span(all).subspan(begin, lengths[rank]), all);
   });
-  for (const auto& result : results) CHECK(result == expected);
+  for (const auto& result : results)
+    CHECK(result == expected);
 }
 
 TEST_CASE("broadcast copies the root's bytes to all ranks") {
