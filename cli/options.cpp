@@ -6,6 +6,7 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   app.require_subcommand(1);
   app.fallthrough();
   add_show_command(app, invocation);
+  add_tokenize_command(app, invocation);
   add_version_command(app, invocation);
 }
 

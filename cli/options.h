@@ -26,6 +26,7 @@ void add_commands(CLI::App& app, Invocation& invocation);
 commands::Settings default_settings();
 
 void add_show_command(CLI::App& app, Invocation& invocation);
+void add_tokenize_command(CLI::App& app, Invocation& invocation);
 void add_version_command(CLI::App& app, Invocation& invocation);
 
 }  // namespace dsctl::cli
