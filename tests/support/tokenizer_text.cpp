@@ -9,7 +9,7 @@ namespace dsctl::tests {
 
 namespace {
 
-// Blocks whose characters the rules tell apart; all inside Unicode 14.
+// Blocks whose characters the rules tell apart.
 constexpr struct {
   uint32_t first, last;
 } kBlocks[] = {

@@ -3,7 +3,9 @@
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "engine/tokenizer/unicode.h"
 #include "tests/support/catch.h"
 #include "tests/support/paths.h"
 #include "tests/support/tokenizer_text.h"
@@ -30,6 +32,47 @@ std::vector<std::string> pieces(std::string_view name, std::string_view text) {
 
 using Pieces = std::vector<std::string>;
 
+/// Code points whose classes PCRE2 sees otherwise than our table, which is of Unicode 16: it
+/// depends on the library's version which.
+std::vector<bool> find_disputed() {
+  std::vector<bool> disputed(0x110000);
+  constexpr std::pair<std::string_view, ClassMask> kClasses[] = {
+      {R"(\p{Lu})", kLu},    {R"(\p{Ll})", kLl},         {R"(\p{Lt})", kLt},
+      {R"(\p{Lm})", kLm},    {R"(\p{Lo})", kLo},         {R"(\p{M})", kMark},
+      {R"(\p{N})", kNumber}, {R"(\p{P})", kPunctuation}, {R"(\p{S})", kSymbol},
+      {R"(\s)", kWhiteSpace}};
+  for (const auto& [regex, mask] : kClasses) {
+    const auto splitter = make_regex_splitter({.name = "", .regexes = {&regex, 1}});
+    // Every code point between two of U+E000 (private use): an end before it means a match.
+    std::string text;
+    std::vector<std::pair<uint32_t, uint32_t>> places;  // offset, code point
+    for (uint32_t c = 0; c < 0x110000; ++c) {
+      if (c >= 0xD800 && c < 0xE000) continue;
+      text += "\uE000";
+      places.emplace_back(static_cast<uint32_t>(text.size()), c);
+      append_utf8(c, text);
+    }
+    const auto ends = split(*splitter, text);
+    const std::set<uint32_t> is_end(ends.begin(), ends.end());
+    for (const auto& [offset, c] : places) {
+      const bool in_table = (UnicodeClasses::instance().of(c) & mask) != 0;
+      if (in_table != is_end.contains(offset)) disputed[c] = true;
+    }
+  }
+  return disputed;
+}
+
+bool has_disputed(std::string_view text) {
+  static const std::vector<bool> disputed = find_disputed();
+  const char* const end = text.data() + text.size();
+  for (const char* p = text.data(); p < end;) {
+    const CodePoint c = decode_utf8(p, end);
+    if (disputed[c.value]) return true;
+    p += c.n_bytes;
+  }
+  return false;
+}
+
 }  // namespace
 
 TEST_CASE("every scanner splits like the regexes that it stands for") {
@@ -42,11 +85,15 @@ TEST_CASE("every scanner splits like the regexes that it stands for") {
     ++n_scanners;
     const auto regexes = make_regex_splitter(spec);
     tests::RandomText random(17);
+    int n_compared = 0;
     for (int i = 0; i < 20'000; ++i) {
       const std::string text = random.next(1 + i % 40, i % 4 == 3);
+      if (has_disputed(text)) continue;
+      ++n_compared;
       if (split(*scanner, text) == split(*regexes, text)) continue;
       FAIL(name << ": text " << i << " splits otherwise: " << text);
     }
+    CHECK(n_compared > 10'000);
   }
   CHECK(n_scanners == 7);
 }
@@ -89,6 +136,7 @@ TEST_CASE("the table of pre-tokenizers says what the specification's list says")
     tests::RandomText random(5);
     for (int i = 0; i < 500; ++i) {
       const std::string text = random.next(30, false);
+      if (has_disputed(text)) continue;
       if (split(*actual, text) != split(*expected, text)) FAIL("splits otherwise: " << text);
     }
   }

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Writes engine/tokenizer/unicode_tables.cpp from this Python's unicodedata.
+"""Writes engine/tokenizer/unicode_tables.cpp from the Python package unicodedata2.
 
-Run with a Python whose unicodedata has version 14.0 (3.11, 3.12 has 15.0): the version that the
-regex engines of HF tokenizers (Oniguruma 6.9.8) and PCRE2 10.42 use.
+Unicode 16.0 is what HF tokenizers 0.23 uses: `compare_hf.py unicode` compares every code point.
 
+    pip install unicodedata2==16.0.0
     python3 make_unicode_tables.py > engine/tokenizer/unicode_tables.cpp
 """
 import sys
-import unicodedata
+
+import unicodedata2 as unicodedata
 
 # General_Category -> name of the flag set in unicode.h. C (other) is 0 and not listed.
 NAMES = {
@@ -32,10 +33,10 @@ def ranges():
 
 
 def main():
-    if unicodedata.unidata_version != "14.0.0":
-        sys.exit(f"unicodedata {unicodedata.unidata_version}, expected 14.0.0")
+    if unicodedata.unidata_version != "16.0.0":
+        sys.exit(f"unicodedata {unicodedata.unidata_version}, expected 16.0.0")
     entries = [f"{{0x{first:X}, 0x{last:X}, {name}}}," for first, last, name in ranges()]
-    print("// Made by tests/golden/tokenizer/make_unicode_tables.py from Unicode 14.0.0: general\n"
+    print("// Made by tests/golden/tokenizer/make_unicode_tables.py from Unicode 16.0.0: general\n"
           "// categories as inclusive ranges of code points, ascending. Not listed: category C.\n"
           "// clang-format off\n"
           '#include "engine/tokenizer/unicode_tables.h"\n\n'
