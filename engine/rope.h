@@ -15,13 +15,13 @@ struct RopeParams {
   RopeStyle style = RopeStyle::kNeox;
   int n_dims = 0;  // rotated elements of a head, even
   double freq_base = 10000.0;
-  double freq_scale = 1.0;              // 1 / factor of linear and yarn scaling
-  double ext_factor = 0.0;              // 1: yarn
-  double attn_factor = 1.0;             // multiplies cosine and sine
-  double beta_fast = 32.0;              // yarn
-  double beta_slow = 1.0;               // yarn
-  int n_original_context = 0;           // yarn
-  std::span<const float> freq_factors;  // (n_dims / 2) divide the frequencies, or empty
+  double freq_scale = 1.0;                // 1 / factor of linear and yarn scaling
+  double ext_factor = 0.0;                // 1: yarn
+  double attn_factor = 1.0;               // multiplies cosine and sine
+  double beta_fast = 32.0;                // yarn
+  double beta_slow = 1.0;                 // yarn
+  int n_original_context = 0;             // yarn
+  std::span<const float> freq_factors{};  // (n_dims / 2) divide the frequencies, or empty
 };
 
 /// At position p, pair i turns by p * frequencies[i]; cosine and sine are times magnitude.

@@ -43,4 +43,7 @@ struct MutableRows {
   operator Rows() const { return {data, stride, n_rows, n_cols}; }
 };
 
+/// What stands between gate and up in a gated feed-forward network.
+enum class Activation { kSilu, kGeluTanh };
+
 }  // namespace dsctl::engine

@@ -16,9 +16,6 @@
 
 namespace dsctl::engine {
 
-/// What stands between gate and up in a gated feed-forward network.
-enum class Activation { kSilu, kGeluTanh };
-
 /// A weight in the form in which its kernels read it. Immutable, shared by threads.
 class LinearWeight {
  public:

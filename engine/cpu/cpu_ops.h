@@ -1,0 +1,96 @@
+// CpuOps: one rank's operations in host memory. It owns buffers and order; the loops are a
+// KernelSet's, the reference's or the fast ones.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/comm/communicator.h"
+#include "engine/cpu/host_kv_cache.h"
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/thread_pool.h"
+#include "engine/ops.h"
+#include "engine/sampler.h"
+
+namespace dsctl::engine {
+
+struct CpuOpsOptions {
+  int n_threads = 1;    // of this rank
+  int max_tokens = 0;   // of one step
+  int max_rows = 0;     // of logits in one step
+  int max_context = 0;  // tokens of one sequence
+};
+
+class CpuOps final : public Ops {
+ public:
+  /// `kernels` and `comm` outlive it.
+  CpuOps(const KernelSet& kernels, Communicator& comm, const CpuOpsOptions& options);
+  ~CpuOps() override;
+
+  std::unique_ptr<const WeightMatrix> load_matrix(std::span<const MatrixView> parts) override;
+  std::unique_ptr<const WeightMatrix> load_gate_up(const MatrixView& gate,
+                                                   const MatrixView& up) override;
+  std::unique_ptr<const WeightVector> load_vector(std::span<const float> values) override;
+  std::unique_ptr<const WeightMatrix> load_embedding(const MatrixView& table) override;
+  Buffer new_buffer(int n_cols) override;
+  RopeId new_rope(const Rope& rope) override;
+  void finish_loading(const KvLayout& layout, int vocab_size) override;
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  std::string device_name() const override;
+
+  void begin(const Batch& batch) override;
+  void embed(Buffer x, const WeightMatrix& table, float scale) override;
+  void norm_linear(const NormLinear& args) override;
+  void rope_store(const RopeStore& args) override;
+  void attention(const Attention& args) override;
+  void keep_sampled_rows(std::initializer_list<Buffer> buffers) override;
+  void linear_add(const LinearAdd& args) override;
+  void gated_ffn(const GatedFfn& args) override;
+  void head(const Head& args) override;
+  std::span<const float> logits(int row_idx) override;
+  std::vector<SampledToken> sample() override;
+
+ private:
+  class Matrix;
+  struct Vector;
+  struct RopeTable {
+    Rope rope;
+    std::vector<float> cos_sin;  // (max_tokens, n_dims / 2, 2), of the step's positions
+  };
+
+  MutableRows rows(Buffer buffer);
+  MutableRows rows(Buffer buffer, int first_col, int n_cols);
+  /// x += sum over the ranks of W input, where input_ holds the rank's input.
+  void add_partial(Buffer x, const WeightMatrix* weight, const WeightVector* bias,
+                   const WeightVector* post_norm, float eps);
+  /// W input_, parts side by side in `out`.
+  void apply(const WeightMatrix* weight, const WeightVector* bias, const MutableRows& out);
+
+  const KernelSet& kernels_;
+  Communicator& comm_;
+  const CpuOpsOptions options_;
+  ThreadPool pool_;
+  int64_t weight_bytes_ = 0;
+  int64_t max_inputs_ = 1;  // columns of the widest matrix
+  int64_t max_ffn_ = 0;     // rows of the largest gate
+
+  std::vector<std::vector<float>> buffers_;  // by Buffer::id, (max_tokens, n_cols)
+  std::vector<RopeTable> ropes_;             // by RopeId::id
+  std::unique_ptr<HostKvCache> kv_cache_;
+  std::unique_ptr<LinearInput> input_;
+  std::vector<float> gate_;               // (max_tokens, max_ffn)
+  std::vector<float> up_;                 // (max_tokens, max_ffn)
+  std::vector<float> partial_;            // (max_tokens, dim)
+  std::vector<float> attention_scratch_;  // (n_threads, max_context + kAttentionScratch)
+  std::vector<float> share_logits_;       // (max_rows, this rank's tokens), several ranks only
+  std::vector<float> gathered_logits_;    // (max_rows, vocab_size), several ranks only
+  std::vector<float> logits_;             // (max_rows, vocab_size), rank 0 only
+  int vocab_size_ = 0;
+  std::vector<Sampler> samplers_;  // one for each thread, rank 0 only
+
+  const Batch* batch_ = nullptr;
+  int n_rows_ = 0;  // of the buffers, at this point of the step
+};
+
+}  // namespace dsctl::engine

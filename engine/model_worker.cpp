@@ -1,0 +1,161 @@
+#include "engine/model_worker.h"
+
+#include <algorithm>
+#include <string>
+
+#include "engine/cpu/cpu_features.h"
+#include "engine/cpu/cpu_ops.h"
+#include "engine/cpu/kernels.h"
+#include "engine/error.h"
+#include "engine/tokenizer/vocabulary.h"
+#include "engine/weights.h"
+
+namespace dsctl::engine {
+namespace {
+
+/// Keys and values are kept in f32.
+constexpr gguf::DType kKvType = gguf::DType::F32;
+
+void check_options(const EngineOptions& options) {
+  const auto positive = [](int value, const char* name) {
+    if (value >= 1) return;
+    throw Error(std::string(name) + ": " + std::to_string(value) + ", expected at least 1");
+  };
+  positive(options.tp_size, "tp_size");
+  positive(options.max_model_len, "max_model_len");
+  positive(options.max_num_seqs, "max_num_seqs");
+  positive(options.max_num_batched_tokens, "max_num_batched_tokens");
+  positive(options.block_size, "block_size");
+  if (options.device == Device::kCuda) {
+    throw Error("device cuda: this version computes on the CPU only, give device cpu or auto");
+  }
+}
+
+/// Tokens that end a generation; none when the file has no vocabulary.
+std::vector<int32_t> eog_tokens(const gguf::GgufFile& file) {
+  if (file.find("tokenizer.ggml.model") == nullptr) return {};
+  return read_vocabulary(file).eog;
+}
+
+}  // namespace
+
+struct ModelWorker::Rank {
+  std::unique_ptr<Ops> ops;
+  std::unique_ptr<Model> model;
+};
+
+ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& options)
+    : group_((check_options(options), options.tp_size)), threads_(group_) {
+  const Architecture& architecture = find_architecture(file);
+  const ModelConfig config = architecture.read_config(ConfigReader(file));
+  max_tokens_ = options.max_num_batched_tokens;
+  max_rows_ = std::min(options.max_num_seqs, options.max_num_batched_tokens);
+  limits_.vocab_size = config.vocab_size;
+  limits_.max_model_len = std::min(options.max_model_len, config.context_length);
+  limits_.block_size = options.block_size;
+  limits_.eog_token_ids = eog_tokens(file);
+
+  KvLayout whole{kKvType,           config.n_layers, 1, options.block_size,
+                 config.n_kv_heads, config.head_dim};
+  limits_.n_kv_blocks =
+      choose_n_kv_blocks(options, limits_.max_model_len, whole.block_bytes(), free_host_bytes());
+  whole.n_blocks = limits_.n_kv_blocks;
+  limits_.kv_bytes = whole.total_bytes();
+
+  ranks_.resize(static_cast<size_t>(options.tp_size));
+  threads_.run([&](int rank) { load_rank(file, options, config, architecture, rank); });
+  for (const auto& rank : ranks_)
+    limits_.weight_bytes += rank->ops->weight_bytes();
+  limits_.device = ranks_[0]->ops->device_name();
+}
+
+ModelWorker::~ModelWorker() = default;
+
+void ModelWorker::load_rank(const gguf::GgufFile& file, const EngineOptions& options,
+                            const ModelConfig& config, const Architecture& architecture, int rank) {
+  const int n_threads = options.n_threads > 0 ? options.n_threads : cpu_features().n_physical_cores;
+  auto loaded = std::make_unique<Rank>();
+  loaded->ops =
+      std::make_unique<CpuOps>(select_kernels(options.cpu_kernels), group_.rank(rank),
+                               CpuOpsOptions{.n_threads = std::max(1, n_threads / options.tp_size),
+                                             .max_tokens = max_tokens_,
+                                             .max_rows = max_rows_,
+                                             .max_context = limits_.max_model_len});
+  WeightLoader loader(file, {rank, options.tp_size}, *loaded->ops);
+  loaded->model = architecture.load(config, {.max_model_len = limits_.max_model_len}, loader);
+  const HeadShape heads = loaded->model->heads();
+  loaded->ops->finish_loading({.dtype = kKvType,
+                               .n_layers = config.n_layers,
+                               .n_blocks = limits_.n_kv_blocks,
+                               .block_size = limits_.block_size,
+                               .n_kv_heads = heads.n_kv_heads,
+                               .head_dim = heads.head_dim},
+                              config.vocab_size);
+  ranks_[static_cast<size_t>(rank)] = std::move(loaded);
+}
+
+/// The scheduler keeps these promises; a batch from elsewhere would write out of bounds.
+void ModelWorker::check(const Batch& batch) const {
+  const auto n_tokens = static_cast<size_t>(batch.n_tokens());
+  const auto require = [](bool holds, const char* what) {
+    if (!holds) throw Error(std::string("batch: ") + what);
+  };
+  require(n_tokens >= 1 && n_tokens <= static_cast<size_t>(max_tokens_),
+          "more tokens than max_num_batched_tokens, or none");
+  require(batch.positions.size() == n_tokens && batch.slot_mapping.size() == n_tokens,
+          "as many positions and slots as tokens expected");
+  require(batch.query_starts.size() == batch.context_lens.size() + 1 &&
+              batch.query_starts.front() == 0 && batch.query_starts.back() == batch.n_tokens(),
+          "query_starts does not cover the tokens");
+  require(batch.block_tables.size() ==
+              batch.context_lens.size() * static_cast<size_t>(batch.max_blocks_per_seq),
+          "block_tables has another size than its sequences");
+  const int n_slots = limits_.n_kv_blocks * limits_.block_size;
+  for (size_t i = 0; i < n_tokens; ++i) {
+    require(batch.token_ids[i] >= 0 && batch.token_ids[i] < limits_.vocab_size,
+            "token outside of the vocabulary");
+    require(batch.positions[i] >= 0 && batch.positions[i] < limits_.max_model_len,
+            "position beyond max_model_len");
+    require(batch.slot_mapping[i] >= 0 && batch.slot_mapping[i] < n_slots,
+            "slot outside of the cache");
+  }
+  require(batch.sample_rows.size() <= static_cast<size_t>(max_rows_),
+          "more rows to sample than max_num_seqs");
+  int previous = -1;
+  for (const SampleRow& row : batch.sample_rows) {
+    require(row.token_idx > previous && row.token_idx < batch.n_tokens(),
+            "rows to sample don't ascend");
+    previous = row.token_idx;
+  }
+}
+
+void ModelWorker::forward(const Batch& batch) {
+  check(batch);
+  threads_.run([&](int rank) {
+    const Rank& own = *ranks_[static_cast<size_t>(rank)];
+    own.ops->begin(batch);
+    own.model->forward(*own.ops);
+  });
+}
+
+std::vector<SampledToken> ModelWorker::run(const Batch& batch) {
+  forward(batch);
+  if (batch.sample_rows.empty()) return {};
+  return ranks_[0]->ops->sample();
+}
+
+std::vector<float> ModelWorker::run_logits(const Batch& batch) {
+  forward(batch);
+  std::vector<float> all;
+  for (size_t i = 0; i < batch.sample_rows.size(); ++i) {
+    const auto row = ranks_[0]->ops->logits(static_cast<int>(i));
+    all.insert(all.end(), row.begin(), row.end());
+  }
+  return all;
+}
+
+std::unique_ptr<Worker> make_worker(const gguf::GgufFile& file, const EngineOptions& options) {
+  return std::make_unique<ModelWorker>(file, options);
+}
+
+}  // namespace dsctl::engine

@@ -1,0 +1,46 @@
+// ModelWorker: the real Worker. It loads a model for one or several ranks, each on a thread of its
+// own, and runs every Batch on all of them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/comm/thread_comm.h"
+#include "engine/engine.h"
+#include "engine/models/models.h"
+#include "engine/ops.h"
+#include "engine/rank_threads.h"
+#include "engine/worker.h"
+#include "gguf/gguf_file.h"
+
+namespace dsctl::engine {
+
+class ModelWorker final : public Worker {
+ public:
+  /// `file` outlives it. Throws Error as make_worker says.
+  ModelWorker(const gguf::GgufFile& file, const EngineOptions& options);
+  ~ModelWorker() override;
+
+  const ModelLimits& limits() const override { return limits_; }
+  std::vector<SampledToken> run(const Batch& batch) override;
+
+  /// The logits of batch.sample_rows, (n_sample_rows, vocab_size), without sampling: of the rows
+  /// only token_idx is read. For tests and for comparing with other engines.
+  std::vector<float> run_logits(const Batch& batch);
+
+ private:
+  struct Rank;
+  void check(const Batch& batch) const;
+  void forward(const Batch& batch);
+  void load_rank(const gguf::GgufFile& file, const EngineOptions& options,
+                 const ModelConfig& config, const Architecture& architecture, int rank);
+
+  ModelLimits limits_;
+  int max_tokens_ = 0;
+  int max_rows_ = 0;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  ThreadGroup group_;
+  RankThreads threads_;
+};
+
+}  // namespace dsctl::engine

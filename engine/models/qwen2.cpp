@@ -1,0 +1,81 @@
+// qwen2: Qwen 2 and 2.5, DeepSeek-R1-Distill-Qwen. As llama, but with biases on q, k and v, and
+// rope on the two halves of a head.
+#include "engine/models/models.h"
+#include "engine/models/parts.h"
+
+namespace dsctl::engine {
+namespace {
+
+class Qwen2 final : public Model {
+ public:
+  Qwen2(const ModelConfig& config, const LoadOptions& options, WeightLoader& loader)
+      : config_(config),
+        partition_(make_partition(config, loader)),
+        buffers_(make_buffers(config, partition_, loader.ops())),
+        rope_(load_rope(config.rope, options, loader)),
+        outer_(load_outer(config, partition_, loader)) {
+    for (int i = 0; i < config.n_layers; ++i) {
+      layers_.push_back(
+          {load_attention(config, partition_, i, loader), load_ffn(config, partition_, i, loader)});
+    }
+  }
+
+  HeadShape heads() const override { return partition_.heads; }
+
+  void forward(Ops& ops) const override {
+    const float eps = config_.norm_eps;
+    const auto [x, qkv, attention] = buffers_;
+    ops.embed(x, *outer_.embedding, config_.embedding_scale);
+    for (int i = 0; i < config_.n_layers; ++i) {
+      const auto& [attn, ffn] = layers_[static_cast<size_t>(i)];
+      ops.norm_linear({.out = qkv,
+                       .x = x,
+                       .norm = attn.norm.get(),
+                       .weight = attn.qkv.get(),
+                       .bias = attn.qkv_bias.get(),
+                       .eps = eps});
+      ops.rope_store({.qkv = qkv, .heads = heads(), .layer_idx = i, .rope = rope_});
+      ops.attention({.out = attention,
+                     .qkv = qkv,
+                     .heads = heads(),
+                     .layer_idx = i,
+                     .out_col = partition_.output_pad,
+                     .scale = config_.attention_scale});
+      if (i + 1 == config_.n_layers) ops.keep_sampled_rows({x, attention});
+      ops.linear_add({.x = x, .input = attention, .weight = attn.output.get()});
+      ops.gated_ffn({.x = x,
+                     .norm = ffn.norm.get(),
+                     .gate_up = ffn.gate_up.get(),
+                     .down = ffn.down.get(),
+                     .activation = Activation::kSilu,
+                     .eps = eps});
+    }
+    ops.head({.x = x, .norm = outer_.norm.get(), .weight = outer_.head.get(), .eps = eps});
+  }
+
+ private:
+  struct Layer {
+    AttentionWeights attention;
+    FfnWeights ffn;
+  };
+
+  ModelConfig config_;
+  Partition partition_;
+  StepBuffers buffers_;
+  RopeId rope_;
+  OuterWeights outer_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace
+
+ModelConfig read_qwen2_config(const ConfigReader& reader) {
+  return read_common_config(reader, RopeStyle::kNeox);
+}
+
+std::unique_ptr<Model> load_qwen2(const ModelConfig& config, const LoadOptions& options,
+                                  WeightLoader& loader) {
+  return std::make_unique<Qwen2>(config, options, loader);
+}
+
+}  // namespace dsctl::engine
