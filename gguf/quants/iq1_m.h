@@ -20,7 +20,8 @@ struct IQ1_M {
   };
   static_assert(sizeof(Block) == 56);
 
-  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8],
+                                  float* __restrict out) {
     int d_bits = 0;
     for (int i = 0; i < 4; ++i)
       d_bits |= (block.scales[i].value() >> 12) << (4 * i);
@@ -32,6 +33,7 @@ struct IQ1_M {
       const int high = nibble(block.qh[pair], group % 2);
       const float delta = (high & 8) != 0 ? -0.125F : 0.125F;
       const int8_t* entry = grid[block.qs[group] | ((high & 7) << 8)];
+      DSCTL_KEEP_LOOP
       for (int e = 0; e < 8; ++e)
         out[group * 8 + e] = dl * (static_cast<float>(entry[e]) + delta);
     }

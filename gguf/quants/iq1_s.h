@@ -21,7 +21,8 @@ struct IQ1_S {
   };
   static_assert(sizeof(Block) == 50);
 
-  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const int8_t (*grid)[8],
+                                  float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 8; ++group) {
       const int qh = block.qh[group].value();
@@ -30,6 +31,7 @@ struct IQ1_S {
       for (int l = 0; l < 4; ++l) {
         const int8_t* entry = grid[block.qs[group * 4 + l] | (((qh >> (3 * l)) & 7) << 8)];
         float* to = out + group * 32 + l * 8;
+        DSCTL_KEEP_LOOP
         for (int e = 0; e < 8; ++e)
           to[e] = scale * (static_cast<float>(entry[e]) + delta);
       }

@@ -23,7 +23,8 @@ struct IQ2_S {
   };
   static_assert(sizeof(Block) == 82);
 
-  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[8], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[8],
+                                  float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 32; ++group) {
       const int idx = block.qs[group] | (((block.qh[group / 4] >> (2 * (group % 4))) & 3) << 8);

@@ -21,7 +21,8 @@ struct IQ2_XS {
   };
   static_assert(sizeof(Block) == 74);
 
-  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[8], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[8],
+                                  float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 32; ++group) {
       const uint32_t q = block.qs[group].value();

@@ -24,7 +24,8 @@ struct IQ2_XXS {
   };
   static_assert(sizeof(Block) == 66);
 
-  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[8], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[8],
+                                  float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 8; ++group) {
       const Block::Group& part = block.groups[group];

@@ -23,7 +23,8 @@ struct IQ3_S {
   };
   static_assert(sizeof(Block) == 110);
 
-  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[4], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[4],
+                                  float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 64; ++group) {
       const int idx = block.qs[group] | (((block.qh[group / 8] >> (group % 8)) & 1) << 8);

@@ -21,7 +21,8 @@ struct IQ3_XXS {
   };
   static_assert(sizeof(Block) == 98);
 
-  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[4], float* __restrict out) {
+  DSCTL_HD static void dequantize(const Block& block, const uint8_t (*grid)[4],
+                                  float* __restrict out) {
     const float d = half_to_float(block.d.value());
     for (int group = 0; group < 8; ++group) {
       const uint32_t word = block.scale_signs[group].value();

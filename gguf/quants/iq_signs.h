@@ -18,7 +18,8 @@ DSCTL_HD inline uint32_t even_signs(uint32_t bits7) {
 
 /// Writes n values scale * grid[e], negated where bit e of `signs` is set.
 template <int n>
-DSCTL_HD inline void write_signed(float scale, const uint8_t* grid, uint32_t signs, float* __restrict out) {
+DSCTL_HD inline void write_signed(float scale, const uint8_t* grid, uint32_t signs,
+                                  float* __restrict out) {
   for (int e = 0; e < n; ++e) {
     const int value = grid[e];
     out[e] = scale * static_cast<float>((signs >> e) & 1 ? -value : value);

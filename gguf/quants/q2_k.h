@@ -24,13 +24,20 @@ struct Q2_K {
   DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float dmin = half_to_float(block.dmin.value());
-    for (int group = 0; group < 16; ++group) {
-      const float scale = d * static_cast<float>(block.scales[group] & 15);
-      const float min = dmin * static_cast<float>(block.scales[group] >> 4);
-      const uint8_t* qs = block.qs + group / 8 * 32 + group % 2 * 16;
-      const int shift = group % 8 / 2 * 2;
-      for (int i = 0; i < 16; ++i) {
-        out[group * 16 + i] = scale * static_cast<float>((qs[i] >> shift) & 3) - min;
+    uint8_t q[128];  // codes of a half
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t* qs = block.qs + half * 32;
+      for (int i = 0; i < 32; ++i) {
+        q[i] = qs[i] & 3;
+        q[i + 32] = (qs[i] >> 2) & 3;
+        q[i + 64] = (qs[i] >> 4) & 3;
+        q[i + 96] = qs[i] >> 6;
+      }
+      for (int group = 0; group < 8; ++group) {
+        const uint8_t packed = block.scales[half * 8 + group];
+        const float scale = d * static_cast<float>(packed & 15);
+        const float min = dmin * static_cast<float>(packed >> 4);
+        write_scaled<16>(scale, min, q + group * 16, out + half * 128 + group * 16);
       }
     }
   }

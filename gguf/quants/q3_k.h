@@ -23,17 +23,23 @@ struct Q3_K {
 
   DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
-    for (int group = 0; group < 16; ++group) {
-      const int low = nibble(block.scales[group % 8], group / 8);
-      const int high = (block.scales[8 + group % 4] >> (2 * (group / 4))) & 3;
-      const float scale = d * static_cast<float>((low | (high << 4)) - 32);
-      const uint8_t* qs = block.qs + group / 8 * 32 + group % 2 * 16;
-      const uint8_t* hmask = block.hmask + group % 2 * 16;
-      const int shift = group % 8 / 2 * 2;
-      const int bit = group / 2;
-      for (int i = 0; i < 16; ++i) {
-        const int q = ((qs[i] >> shift) & 3) | (((hmask[i] >> bit) & 1) << 2);
-        out[group * 16 + i] = scale * static_cast<float>(q - 4);
+    int8_t q[128];  // codes of a half, less 4
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t* qs = block.qs + half * 32;
+      const int bit = 1 << (half * 4);
+      for (int i = 0; i < 32; ++i) {
+        const int high = block.hmask[i];
+        q[i] = static_cast<int8_t>((qs[i] & 3) - ((high & bit) != 0 ? 0 : 4));
+        q[i + 32] = static_cast<int8_t>(((qs[i] >> 2) & 3) - ((high & (bit << 1)) != 0 ? 0 : 4));
+        q[i + 64] = static_cast<int8_t>(((qs[i] >> 4) & 3) - ((high & (bit << 2)) != 0 ? 0 : 4));
+        q[i + 96] = static_cast<int8_t>((qs[i] >> 6) - ((high & (bit << 3)) != 0 ? 0 : 4));
+      }
+      for (int group = 0; group < 8; ++group) {
+        const int k = half * 8 + group;
+        const int low = nibble(block.scales[group], half);
+        const int high = (block.scales[8 + k % 4] >> (2 * (k / 4))) & 3;
+        const float scale = d * static_cast<float>((low | (high << 4)) - 32);
+        write_scaled<16>(scale, q + group * 16, out + k * 16);
       }
     }
   }

@@ -21,6 +21,7 @@ struct Q4_0 {
 
   DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
+    DSCTL_KEEP_LOOP
     for (int i = 0; i < 16; ++i) {
       out[i] = static_cast<float>((block.qs[i] & 15) - 8) * d;
       out[i + 16] = static_cast<float>((block.qs[i] >> 4) - 8) * d;

@@ -23,6 +23,7 @@ struct Q4_1 {
   DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
     const float m = half_to_float(block.m.value());
+    DSCTL_KEEP_LOOP
     for (int i = 0; i < 16; ++i) {
       out[i] = static_cast<float>(block.qs[i] & 15) * d + m;
       out[i + 16] = static_cast<float>(block.qs[i] >> 4) * d + m;

@@ -27,14 +27,19 @@ struct Q5_K {
     const float d = half_to_float(block.d.value());
     const float dmin = half_to_float(block.dmin.value());
     const K4Scales scales(block.scales);
-    for (int group = 0; group < 8; ++group) {
-      const uint8_t* qs = block.qs + group / 2 * 32;
-      const int shift = group % 2 * 4;
-      const float scale = d * static_cast<float>(scales.scale[group]);
-      const float min = dmin * static_cast<float>(scales.min[group]);
+    uint8_t q[64];  // codes of a pair of groups
+    for (int pair = 0; pair < 4; ++pair) {
+      const uint8_t* qs = block.qs + pair * 32;
+      const int bit = 1 << (2 * pair);
       for (int i = 0; i < 32; ++i) {
-        const int q = ((qs[i] >> shift) & 15) | (((block.qh[i] >> group) & 1) << 4);
-        out[group * 32 + i] = scale * static_cast<float>(q) - min;
+        const int high = block.qh[i];
+        q[i] = static_cast<uint8_t>((qs[i] & 15) + ((high & bit) != 0 ? 16 : 0));
+        q[i + 32] = static_cast<uint8_t>((qs[i] >> 4) + ((high & (bit << 1)) != 0 ? 16 : 0));
+      }
+      for (int group = 0; group < 2; ++group) {
+        const float scale = d * static_cast<float>(scales.scale[2 * pair + group]);
+        const float min = dmin * static_cast<float>(scales.min[2 * pair + group]);
+        write_scaled<32>(scale, min, q + group * 32, out + pair * 64 + group * 32);
       }
     }
   }

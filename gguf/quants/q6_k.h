@@ -23,17 +23,19 @@ struct Q6_K {
 
   DSCTL_HD static void dequantize(const Block& block, float* __restrict out) {
     const float d = half_to_float(block.d.value());
-    for (int group = 0; group < 16; ++group) {
-      const int half = group / 8;
-      const int quarter = group % 8 / 2;
-      const uint8_t* ql = block.ql + half * 64 + quarter % 2 * 32 + group % 2 * 16;
-      const uint8_t* qh = block.qh + half * 32 + group % 2 * 16;
-      const int ql_shift = quarter / 2 * 4;
-      const int qh_shift = quarter * 2;
-      const float scale = d * static_cast<float>(block.scales[group]);
-      for (int i = 0; i < 16; ++i) {
-        const int q = ((ql[i] >> ql_shift) & 15) | (((qh[i] >> qh_shift) & 3) << 4);
-        out[group * 16 + i] = scale * static_cast<float>(q - 32);
+    int8_t q[128];  // codes of a half, less 32
+    for (int half = 0; half < 2; ++half) {
+      const uint8_t* ql = block.ql + half * 64;
+      const uint8_t* qh = block.qh + half * 32;
+      for (int i = 0; i < 32; ++i) {
+        q[i] = static_cast<int8_t>(((ql[i] & 15) | ((qh[i] & 3) << 4)) - 32);
+        q[i + 32] = static_cast<int8_t>(((ql[i + 32] & 15) | (((qh[i] >> 2) & 3) << 4)) - 32);
+        q[i + 64] = static_cast<int8_t>(((ql[i] >> 4) | (((qh[i] >> 4) & 3) << 4)) - 32);
+        q[i + 96] = static_cast<int8_t>(((ql[i + 32] >> 4) | ((qh[i] >> 6) << 4)) - 32);
+      }
+      for (int group = 0; group < 8; ++group) {
+        const float scale = d * static_cast<float>(block.scales[half * 8 + group]);
+        write_scaled<16>(scale, q + group * 16, out + half * 128 + group * 16);
       }
     }
   }

@@ -5,7 +5,7 @@
 //   dequantize(block, out)          writes kBlockElems floats; the IQ formats with a codebook take
 //                                   it as a pointer in between, because it lives elsewhere on a GPU
 // Host and device share the code; each expression is written in the order of ggml's reference, so
-// that the floats are equal bit for bit.
+// that the floats are equal bit for bit on the host (on a device too, compiled with --fmad=false).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,14 @@
 #define DSCTL_HD __host__ __device__
 #else
 #define DSCTL_HD
+#endif
+
+// GCC unrolls a loop of 16 before it looks for vectors and then finds none: keeping the loop makes
+// Q2_K and Q6_K two to three times as fast.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define DSCTL_KEEP_LOOP _Pragma("GCC unroll 1")
+#else
+#define DSCTL_KEEP_LOOP
 #endif
 
 namespace dsctl::gguf {
@@ -44,6 +52,23 @@ struct PackedU32 {
 /// Bits [4h, 4h + 4) of `byte`.
 DSCTL_HD inline int nibble(uint8_t byte, int h) {
   return (byte >> (4 * h)) & 15;
+}
+
+/// Writes scale * codes[i] for a group of n.
+template <int n, typename Code>
+DSCTL_HD inline void write_scaled(float scale, const Code* codes, float* __restrict out) {
+  DSCTL_KEEP_LOOP
+  for (int i = 0; i < n; ++i)
+    out[i] = scale * static_cast<float>(codes[i]);
+}
+
+/// Writes scale * codes[i] - min for a group of n.
+template <int n, typename Code>
+DSCTL_HD inline void write_scaled(float scale, float min, const Code* codes,
+                                  float* __restrict out) {
+  DSCTL_KEEP_LOOP
+  for (int i = 0; i < n; ++i)
+    out[i] = scale * static_cast<float>(codes[i]) - min;
 }
 
 }  // namespace dsctl::gguf
