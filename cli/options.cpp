@@ -5,6 +5,10 @@ namespace dsctl::cli {
 void add_commands(CLI::App& app, Invocation& invocation) {
   app.require_subcommand(1);
   app.fallthrough();
+  add_create_command(app, invocation);
+  add_list_command(app, invocation);
+  add_cp_command(app, invocation);
+  add_rm_command(app, invocation);
   add_show_command(app, invocation);
   add_tokenize_command(app, invocation);
   add_version_command(app, invocation);

@@ -27,6 +27,10 @@ commands::Settings default_settings();
 
 void add_show_command(CLI::App& app, Invocation& invocation);
 void add_tokenize_command(CLI::App& app, Invocation& invocation);
+void add_cp_command(CLI::App& app, Invocation& invocation);
+void add_create_command(CLI::App& app, Invocation& invocation);
+void add_list_command(CLI::App& app, Invocation& invocation);
+void add_rm_command(CLI::App& app, Invocation& invocation);
 void add_version_command(CLI::App& app, Invocation& invocation);
 
 }  // namespace dsctl::cli

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "commands/model_info.h"
 #include "gguf/dtype.h"
 #include "gguf/printable.h"
 
@@ -21,32 +22,10 @@ constexpr size_t kLongArray = 64;     // elements; longer ones are left out of s
 constexpr size_t kArrayPreview = 8;   // elements of an array that text shows
 constexpr size_t kStringBytes = 200;  // of a string that text shows
 
-/// Numbers of general.file_type. 4, 5, 6 and 33 to 35 are retired.
-constexpr std::array<std::string_view, 42> kFileTypes{
-    "F32",   "F16",     "Q4_0",   "Q4_1",   "Q4_1_F16", "",        "",       "Q8_0",   "Q5_0",
-    "Q5_1",  "Q2_K",    "Q3_K_S", "Q3_K_M", "Q3_K_L",   "Q4_K_S",  "Q4_K_M", "Q5_K_S", "Q5_K_M",
-    "Q6_K",  "IQ2_XXS", "IQ2_XS", "Q2_K_S", "IQ3_XS",   "IQ3_XXS", "IQ1_S",  "IQ4_NL", "IQ3_S",
-    "IQ3_M", "IQ2_S",   "IQ2_M",  "IQ4_XS", "IQ1_M",    "BF16",    "",       "",       "",
-    "TQ1_0", "TQ2_0",   "MXFP4",  "NVFP4",  "Q1_0",     "Q2_0"};
-constexpr uint64_t kGuessedFileType = 1024;
-
 std::string format(const char* pattern, double value) {
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), pattern, value);
   return text.data();
-}
-
-/// A count in the form of model names: 134.52M, 8.0B, 7B.
-std::string human_count(int64_t count) {
-  const auto value = static_cast<double>(count);
-  const auto scaled = [&](double unit, const char* exact, const char* rounded) {
-    const double number = value / unit;
-    return format(number == std::floor(number) ? exact : rounded, number);
-  };
-  if (count >= 1'000'000'000) return scaled(1e9, "%.0fB", "%.1fB");
-  if (count >= 1'000'000) return scaled(1e6, "%.0fM", "%.2fM");
-  if (count >= 1'000) return scaled(1e3, "%.0fK", "%.0fK");
-  return std::to_string(count);
 }
 
 /// A size in decimal units: 404 GB, 91.7 MB, 512 B.
@@ -61,12 +40,6 @@ std::string human_size(int64_t size_bytes) {
     ++unit;
   }
   return format(value < 99.95 ? "%.1f" : "%.0f", value) + kUnits[unit];
-}
-
-/// The label of a general.file_type ("Q4_K_M"), or an empty view.
-std::string_view file_type_name(uint64_t file_type) {
-  const uint64_t plain = file_type & ~kGuessedFileType;
-  return plain < kFileTypes.size() ? kFileTypes[plain] : std::string_view();
 }
 
 struct TypeTotal {
@@ -113,15 +86,6 @@ uint64_t number_of(const gguf::GgufFile& file, std::string_view key) {
   return number && *number > 0 ? static_cast<uint64_t>(*number) : 0;
 }
 
-std::string quantization_of(const gguf::GgufFile& file) {
-  if (file.find("general.file_type")) {
-    const std::string_view name = file_type_name(number_of(file, "general.file_type"));
-    if (!name.empty()) return std::string(name);
-  }
-  const std::vector<TypeTotal> totals = type_totals(file);
-  return totals.empty() ? std::string() : type_name(totals.front().dtype);
-}
-
 /// What one wants to know of a model first. Numbers are 0, strings empty when the file is silent.
 struct ModelSummary {
   std::string architecture;
@@ -140,7 +104,7 @@ ModelSummary summarize(const gguf::GgufFile& file) {
   summary.architecture = text_of(file, "general.architecture");
   summary.name = text_of(file, "general.name");
   summary.license = text_of(file, "general.license");
-  summary.quantization = quantization_of(file);
+  summary.quantization = quantization_label(file);
   for (const gguf::TensorInfo& tensor : file.tensors())
     summary.n_parameters += tensor.n_elems();
   const std::string& prefix = summary.architecture;
@@ -396,6 +360,11 @@ std::string cut_text(const std::string& text, size_t width) {
 
 }  // namespace
 
+std::string metadata_json_text(const gguf::GgufFile& file, LongArrays long_arrays) {
+  return metadata_json(file, long_arrays == LongArrays::kFull)
+      .dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::string render(const std::vector<Section>& sections, int width) {
   constexpr size_t kIndent = 4;
   constexpr size_t kGap = 4;
@@ -435,7 +404,7 @@ Section model_section(const gguf::GgufFile& file) {
     if (value != 0) add(what, std::to_string(value));
   };
   add("architecture", summary.architecture);
-  add("parameters", human_count(summary.n_parameters));
+  add("parameters", format_parameter_count(summary.n_parameters));
   add_number("context length", summary.context_length);
   add_number("embedding length", summary.embedding_length);
   add("quantization", summary.quantization);

@@ -33,6 +33,11 @@ Section model_section(const gguf::GgufFile& file);
 Section metadata_section(const gguf::GgufFile& file);
 Section tensors_section(const gguf::GgufFile& file);
 
+/// The metadata as one JSON object in file order; arrays of more than 64 elements are null unless
+/// wanted in full.
+enum class LongArrays { kNull, kFull };
+std::string metadata_json_text(const gguf::GgufFile& file, LongArrays long_arrays);
+
 /// Shows the file. Returns the exit code; throws gguf::Error when it is no sound model file.
 ///
 /// The JSON is one object:

@@ -36,6 +36,7 @@ void report(Import& import, size_t path_idx, int64_t done) {
   if (import.failed) throw Error("given up");  // never seen: the first error is the one thrown
   if (!import.progress) return;
   const std::lock_guard lock(import.mutex);
+  if (import.done_bytes[path_idx] == done) return;
   import.done_bytes[path_idx] = done;
   const int64_t all =
       std::accumulate(import.done_bytes.begin(), import.done_bytes.end(), int64_t{0});

@@ -1,0 +1,43 @@
+// `dsctl create`: a model of the registry from a Modelfile.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "commands/console.h"
+#include "commands/settings.h"
+#include "registry/modelfile.h"
+#include "registry/registry.h"
+
+namespace dsctl::commands {
+
+struct CreateOptions {
+  std::string name;
+  std::filesystem::path file = "Modelfile";  // "-": standard input
+  bool copy = false;                         // weights are copied where they could be hard-linked
+  bool json = false;
+};
+
+/// Creates the model; hashing shows progress, Ctrl-C leaves nothing behind. Without a Modelfile,
+/// but with weights in the current directory, it is `FROM .`. JSON: {"name", "digest", "size"}.
+/// Returns the exit code; throws the Error of the part that failed.
+int create(const Settings& settings, const CreateOptions& options, Console& console);
+
+/// What `modelfile` asks for, checked: templates parse, weights open. Relative paths start at
+/// `dir`; `label` is the Modelfile's name in errors. Throws Error with line and column.
+registry::CreateSpec make_spec(const registry::Modelfile& modelfile,
+                               const std::filesystem::path& dir, std::string_view label,
+                               const registry::Registry& registry);
+
+/// Adds weights to `spec`: opens `files`, finds the other shards of a split, tells models from
+/// projectors and takes the facts for the config. Blobs of the store are used where they lie.
+/// Throws Error or gguf::Error naming the file.
+void add_weights(registry::CreateSpec& spec, const std::vector<std::filesystem::path>& files,
+                 const registry::Registry& registry);
+
+/// Throws templates::Error "template:line:column: ..." when `text` is no valid TEMPLATE.
+void check_template(std::string_view text);
+
+}  // namespace dsctl::commands
