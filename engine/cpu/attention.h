@@ -10,7 +10,9 @@
 
 namespace dsctl::engine {
 
-/// One layer's keys and values. A slot s lies in block s / block_size at s % block_size.
+/// One layer's keys and values. A slot s lies in block s / block_size at s % block_size. How the
+/// values of one block and KV head are ordered is the business of the KernelSet that writes and
+/// reads them: this is the reference's order; the fast one turns keys (fast/fast_attention.h).
 struct KvPages {
   gguf::DType dtype = gguf::DType::F32;  // F32 or F16
   std::byte* k = nullptr;                // (n_blocks, n_kv_heads, block_size, head_dim)

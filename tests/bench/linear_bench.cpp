@@ -54,8 +54,8 @@ double read_bandwidth_gb_s(ThreadPool& pool) {
   return kWords * 8 / seconds / 1e9;
 }
 
-void run(const LinearIsa& isa, ThreadPool& pool, int64_t n_rows, int64_t n_cols,
-         double bandwidth_gb_s) {
+void run(const LinearIsa& isa, const VectorIsa& vector_isa, ThreadPool& pool, int64_t n_rows,
+         int64_t n_cols, double bandwidth_gb_s) {
   std::printf("%s, %d threads, %ld x %ld, read bandwidth %.1f GB/s\n", isa.name, pool.n_threads(),
               static_cast<long>(n_rows), static_cast<long>(n_cols), bandwidth_gb_s);
   std::printf(
@@ -80,7 +80,7 @@ void run(const LinearIsa& isa, ThreadPool& pool, int64_t n_rows, int64_t n_cols,
       value = normal(random);
     std::vector<float> y(static_cast<size_t>(kTokens * n_rows));
     const auto time = [&](int n_tokens, int n_runs) {
-      auto input = make_input(isa, n_tokens, n_cols, pool.n_threads());
+      auto input = make_input(isa, vector_isa, n_tokens, n_cols, pool.n_threads());
       const LinearOutput output{weight.get(), nullptr, y.data(), n_rows};
       return best_seconds(n_runs, [&] {
         input->assign({x.data(), n_cols, n_tokens, static_cast<int>(n_cols)}, pool);
@@ -110,8 +110,9 @@ int main(int argc, char** argv) {
   ThreadPool pool(n_threads);
   const double bandwidth = fast::read_bandwidth_gb_s(pool);
   if (cpu_features().avx512_vnni) {
-    fast::run(fast::linear_avx512(), pool, n_rows, n_cols, bandwidth);
+    fast::run(fast::linear_avx512(), fast::vector_avx512(), pool, n_rows, n_cols, bandwidth);
   }
-  if (cpu_features().avx2) fast::run(fast::linear_avx2(), pool, n_rows, n_cols, bandwidth);
+  if (cpu_features().avx2)
+    fast::run(fast::linear_avx2(), fast::vector_avx2(), pool, n_rows, n_cols, bandwidth);
   return 0;
 }

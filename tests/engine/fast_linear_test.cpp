@@ -31,6 +31,10 @@ std::vector<const LinearIsa*> isas() {
   return result;
 }
 
+const VectorIsa& vector_of(const LinearIsa& isa) {
+  return &isa == &linear_avx2() ? vector_avx2() : vector_avx512();
+}
+
 /// A matrix whose rows end exactly where its memory ends, so that AddressSanitizer sees a read
 /// beyond the last byte of a mapped file.
 struct Matrix {
@@ -136,7 +140,7 @@ Exact multiply_exactly(const Matrix& matrix, const std::vector<float>& x, int n_
 std::vector<float> multiply(const LinearIsa& isa, const LinearWeight& weight, const float* x,
                             int n_tokens, ThreadPool& pool, const float* bias = nullptr) {
   const auto n_cols = static_cast<int>(weight.n_cols());
-  auto input = make_input(isa, n_tokens, n_cols, pool.n_threads());
+  auto input = make_input(isa, vector_of(isa), n_tokens, n_cols, pool.n_threads());
   input->assign({x, n_cols, n_tokens, n_cols}, pool);
   std::vector<float> y(static_cast<size_t>(n_tokens * weight.n_rows()), NAN);
   const LinearOutput output{&weight, bias, y.data(), weight.n_rows()};
@@ -263,7 +267,7 @@ TEST_CASE("fast linear applies several weights of different types to one input")
       biases.push_back(random_values(50, 9));
       ys.emplace_back(static_cast<size_t>(kTokens * 50), NAN);
     }
-    auto input = make_input(*isa, kTokens, kCols, pool.n_threads());
+    auto input = make_input(*isa, vector_of(*isa), kTokens, kCols, pool.n_threads());
     input->assign({x.data(), kCols, kTokens, kCols}, pool);
     for (size_t i = 0; i < weights.size(); ++i) {
       outputs.push_back({weights[i].get(), biases[i].data(), ys[i].data(), 50});

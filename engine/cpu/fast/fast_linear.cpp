@@ -8,8 +8,6 @@
 #include "engine/cpu/fast/pack.h"
 #include "engine/cpu/fast/panel.h"
 #include "engine/cpu/fast/panel_memory.h"
-#include "engine/cpu/ffn.h"
-#include "engine/cpu/norm.h"
 
 namespace dsctl::engine::fast {
 namespace {
@@ -55,8 +53,10 @@ class FastWeight final : public LinearWeight {
 
 class FastInput final : public LinearInput {
  public:
-  FastInput(const LinearIsa& isa, int max_tokens, int64_t max_cols, int n_threads)
+  FastInput(const LinearIsa& isa, const VectorIsa& vector_isa, int max_tokens, int64_t max_cols,
+            int n_threads)
       : isa_(isa),
+        vector_(vector_isa),
         values_(static_cast<size_t>(max_tokens * max_cols)),
         max_cols_(max_cols),
         n_threads_(n_threads) {}
@@ -71,18 +71,20 @@ class FastInput final : public LinearInput {
 
   void assign_rmsnorm(const Rows& x, const float* weight, float eps, ThreadPool& pool) override {
     resize(x);
-    pool.parallel_for(x.n_rows, 2, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
-      for (int64_t t = begin; t < end; ++t)
-        rmsnorm(row(t), x.row(t), weight, x.n_cols, eps);
+    pool.parallel_for(x.n_rows, 8, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t) {
+        vector_.rmsnorm(row(t), x.row(t), weight, x.n_cols, eps);
+      }
     });
   }
 
   void assign_gated(const Rows& gate, const Rows& up, Activation activation,
                     ThreadPool& pool) override {
     resize(gate);
-    pool.parallel_for(gate.n_rows, 1, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+    const auto gated = activation == Activation::kSilu ? vector_.gated_silu : vector_.gated_gelu;
+    pool.parallel_for(gate.n_rows, 2, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
       for (int64_t t = begin; t < end; ++t)
-        gated(row(t), gate.row(t), up.row(t), gate.n_cols, activation);
+        gated(row(t), gate.row(t), up.row(t), gate.n_cols);
     });
   }
 
@@ -154,6 +156,7 @@ class FastInput final : public LinearInput {
   }
 
   const LinearIsa& isa_;
+  const VectorIsa& vector_;
   std::vector<float> values_;  // (n_tokens, n_cols)
   Tiles quantised_;
   Tiles plain_;
@@ -220,9 +223,9 @@ std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView
   return std::make_unique<FastWeight>(isa, matrix);
 }
 
-std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, int max_tokens, int64_t max_cols,
-                                        int n_threads) {
-  return std::make_unique<FastInput>(isa, max_tokens, max_cols, n_threads);
+std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, const VectorIsa& vector_isa,
+                                        int max_tokens, int64_t max_cols, int n_threads) {
+  return std::make_unique<FastInput>(isa, vector_isa, max_tokens, max_cols, n_threads);
 }
 
 void linear(const LinearIsa& isa, LinearInput& input, std::span<const LinearOutput> outputs,

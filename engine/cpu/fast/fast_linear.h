@@ -13,8 +13,8 @@ namespace dsctl::engine::fast {
 /// dequantised where they lie in every call.
 std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView& matrix);
 
-std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, int max_tokens, int64_t max_cols,
-                                        int n_threads);
+std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, const VectorIsa& vector_isa,
+                                        int max_tokens, int64_t max_cols, int n_threads);
 
 /// `input` and the weights are those of the two functions above, with the same `isa`. Activations
 /// are quantised to 8 bits in blocks of 32 for quantised weights and stay f32 for others.

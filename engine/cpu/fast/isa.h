@@ -38,8 +38,78 @@ struct LinearIsa {
                         std::byte* tile) = nullptr;
 };
 
+/// Loops over the values of one token.
+struct VectorIsa {
+  /// y = x / sqrt(mean(x^2) + eps) * weight over n values; y may be x.
+  void (*rmsnorm)(float* y, const float* x, const float* weight, int n, float eps) = nullptr;
+  /// y = silu(gate) * up, or gelu_tanh(gate) * up.
+  void (*gated_silu)(float* y, const float* gate, const float* up, int64_t n) = nullptr;
+  void (*gated_gelu)(float* y, const float* gate, const float* up, int64_t n) = nullptr;
+  /// x += y.
+  void (*add)(float* x, const float* y, int64_t n) = nullptr;
+  /// Rotates pairs (2i, 2i + 1), or (i, i + n_pairs), by cos_sin (n_pairs, 2).
+  void (*rotate_norm)(float* head, const float* cos_sin, int n_pairs) = nullptr;
+  void (*rotate_neox)(float* head, const float* cos_sin, int n_pairs) = nullptr;
+  /// f32 to f16, n a multiple of 16.
+  void (*to_half)(uint16_t* to, const float* from, int64_t n) = nullptr;
+};
+
+/// Keys are taken in chunks at fixed positions: what a chunk yields depends on nothing else, and
+/// chunks are merged in order, so it does not matter who computes which, or when.
+inline constexpr int kChunkKeys = 256;
+inline constexpr int kKeyLanes = 16;
+inline constexpr int kMaxAttentionRows = 8;
+inline constexpr int kMaxFastHeadDim = 256;
+
+/// Up to 8 query rows (heads of a group, of neighbouring tokens of one sequence) that read one KV
+/// head.
+struct AttentionTile {
+  int n_rows = 0;
+  const float* q[kMaxAttentionRows] = {};     // (head_dim)
+  int32_t first_key[kMaxAttentionRows] = {};  // positions a row attends to, both included
+  int32_t last_key[kMaxAttentionRows] = {};
+  int head_dim = 0;  // a multiple of 16
+  float scale = 1.0f;
+  float softcap = 0.0f;
+  // The KV head's values of 16 positions begin at pages + (block_table[p / block_size] *
+  // block_stride + head_offset + p % block_size * head_dim) elements, p a multiple of 16: keys
+  // as (head_dim, 16), values as (16, head_dim).
+  const std::byte* k = nullptr;
+  const std::byte* v = nullptr;
+  const int32_t* block_table = nullptr;
+  int block_size = 0;  // a multiple of 16
+  int64_t block_stride = 0;
+  int64_t head_offset = 0;
+};
+
+/// Floats of a tile's running state: maximum and sum of each row, and the weighted sum of values.
+constexpr int64_t attention_state_size(int n_rows, int head_dim) {
+  return int64_t{n_rows} * (2 + head_dim);
+}
+/// Floats of scratch for attend.
+constexpr int64_t attention_scratch_size(int n_rows, int head_dim) {
+  return int64_t{n_rows} * (kChunkKeys + head_dim);
+}
+
+struct AttentionIsa {
+  void (*start)(float* state, int n_rows, int head_dim) = nullptr;
+  /// Merges the chunks [chunk_begin, chunk_end) of keys into `state`, in order. f32 and f16 pages.
+  void (*attend_f32)(const AttentionTile& tile, int chunk_begin, int chunk_end, float* state,
+                     float* scratch) = nullptr;
+  void (*attend_f16)(const AttentionTile& tile, int chunk_begin, int chunk_end, float* state,
+                     float* scratch) = nullptr;
+  /// Merges the state `other` of a later chunk into `state`.
+  void (*merge)(float* state, const float* other, int n_rows, int head_dim) = nullptr;
+  /// out = weighted sum / sum, for one row.
+  void (*finish)(float* out, const float* state, int row, int n_rows, int head_dim) = nullptr;
+};
+
 /// The tables; call them only where cpu_features() says so.
 const LinearIsa& linear_avx2();
 const LinearIsa& linear_avx512();
+const VectorIsa& vector_avx2();
+const VectorIsa& vector_avx512();
+const AttentionIsa& attention_avx2();
+const AttentionIsa& attention_avx512();
 
 }  // namespace dsctl::engine::fast
