@@ -58,6 +58,7 @@ std::vector<TypeTotal> type_totals(const gguf::GgufFile& file) {
     total.size_bytes += tensor.size_bytes;
   }
   std::vector<TypeTotal> totals;
+  totals.reserve(by_type.size());
   for (const auto& [dtype, total] : by_type)
     totals.push_back(total);
   std::stable_sort(totals.begin(), totals.end(), [](const TypeTotal& a, const TypeTotal& b) {

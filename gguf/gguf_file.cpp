@@ -173,12 +173,9 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
   const std::vector<std::filesystem::path> paths =
       shard_paths(path, given.shard_idx, given.n_shards);
   for (size_t i = 0; i < paths.size(); ++i) {
-    if (i == given_idx) {
-      shards.push_back(std::move(given));
-    } else {
-      shards.emplace_back(paths[i]);
-    }
+    if (i != given_idx) shards.emplace_back(paths[i]);
   }
+  shards.insert(shards.begin() + static_cast<ptrdiff_t>(given_idx), std::move(given));
   return join(std::move(shards));
 }
 
