@@ -11,6 +11,8 @@ namespace {
 
 using Texts = std::span<const std::string_view>;
 
+constexpr std::string_view kFirstBytes = "<_[\xE2";  // of all texts below
+
 constexpr std::string_view kEndOfTurn[] = {
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",        "<|endoftext|>",
     "<EOT>",      "_<EOT>",     "[EOT]",   "<｜end▁of▁sentence｜>"};
@@ -34,21 +36,31 @@ constexpr std::string_view kEndOfGeneration[] = {
     "<|calls|>",  "<end_of_turn>", "<|endoftext|>",   "<|eom_id|>",         "<EOT>",    "_<EOT>",
     "[EOT]",      "[EOS]",         "<|end_of_text|>", "<end_of_utterance>", "<eos>"};
 
-/// Finds tokens by text and makes them control tokens.
+/// Finds tokens by text and makes them control tokens. Looks through the vocabulary once: a table
+/// of all its texts would take longer to build than the rest of this file runs.
 class Finder {
  public:
   explicit Finder(Vocabulary& vocabulary) : vocabulary_(vocabulary) {
-    ids_.reserve(vocabulary.tokens.size());
+    for (const Texts texts :
+         {Texts(kEndOfTurn), Texts(kEndOfMessage), Texts(kFimPrefix), Texts(kFimSuffix),
+          Texts(kFimMiddle), Texts(kFimPad), Texts(kFimRepository), Texts(kFimSeparator),
+          Texts(kEndOfGeneration)}) {
+      for (const std::string_view text : texts)
+        ids_.try_emplace(text, -1);
+    }
     for (int32_t id = 0; id < vocabulary.size(); ++id) {
-      ids_[vocabulary.tokens[static_cast<size_t>(id)]] = id;
+      const std::string& text = vocabulary.tokens[static_cast<size_t>(id)];
+      if (text.empty() || kFirstBytes.find(text[0]) == kFirstBytes.npos) continue;
+      const auto it = ids_.find(text);
+      if (it != ids_.end()) it->second = id;
     }
   }
 
+  /// `text` is one of the texts above.
   int32_t find(std::string_view text) {
-    const auto it = ids_.find(text);
-    if (it == ids_.end()) return -1;
-    vocabulary_.types[static_cast<size_t>(it->second)] = TokenType::kControl;
-    return it->second;
+    const int32_t id = ids_.at(text);
+    if (id >= 0) vocabulary_.types[static_cast<size_t>(id)] = TokenType::kControl;
+    return id;
   }
 
   /// Leaves `id` when the file has named it.
