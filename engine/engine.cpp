@@ -501,4 +501,8 @@ std::unique_ptr<Engine> make_engine(std::unique_ptr<Worker> worker, const Engine
   return std::make_unique<EngineThread>(std::move(worker), options);
 }
 
+std::unique_ptr<Engine> Engine::load(const gguf::GgufFile& file, const EngineOptions& options) {
+  return make_engine(make_worker(file, options), options);
+}
+
 }  // namespace dsctl::engine

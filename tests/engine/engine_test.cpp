@@ -201,7 +201,10 @@ std::vector<Request> mixed_requests(int n) {
     request.sampling.n_logprobs = i % 4 - 1;
     if (i % 5 == 0) request.sampling.temperature = 0.0f;
     if (i % 5 == 1) request.sampling.repeat_penalty = 1.3f;
-    if (i % 5 == 2) request.sampling.mirostat = 1 + i % 2;
+    if (i % 5 == 2) {
+      request.sampling.mirostat = 1 + i % 2;
+      request.sampling.mirostat_tau = 1.5f;  // low enough to drop tokens of a small vocabulary
+    }
     if (i % 5 == 3) request.sampling.min_tokens = 4;
     if (i % 5 == 4) request.sampling.ignore_eos = true;
     if (i % 7 == 0) request.stop_token_ids = {3, 4, 5};
@@ -601,12 +604,14 @@ TEST_CASE("Results that a worker must not give are errors, not tokens") {
 TEST_CASE("A sink that throws loses its request, others are served") {
   House house(model_of(tests::fake_limits(64, 4, 100)));
   std::atomic<int> n_calls{0};
+  std::promise<FinishReason> reason;
   const SubmitResult thrower = house.engine->submit(request_of({1}, 20), [&](const Event& event) {
     ++n_calls;
     if (!event.finished) throw Error("the sink broke");
-    CHECK(event.reason == FinishReason::kCancelled);
+    reason.set_value(event.reason);
   });
   REQUIRE_FALSE(thrower.error);
+  CHECK(reason.get_future().get() == FinishReason::kCancelled);
   const RequestId other = house.submit(request_of({1}, 20));
   CHECK(house.events.wait(other).stats.n_generated_tokens == 20);
   CHECK(n_calls == 2);
