@@ -119,6 +119,24 @@ void ModelWorker::check(const Batch& batch) const {
     require(batch.slot_mapping[i] >= 0 && batch.slot_mapping[i] < n_slots,
             "slot outside of the cache");
   }
+  const bool tables_fit = std::ranges::all_of(batch.block_tables, [&](int32_t block) {
+    return block >= -1 && block < limits_.n_kv_blocks;
+  });
+  require(tables_fit, "block outside of the cache");
+  for (size_t seq = 0; seq < batch.context_lens.size(); ++seq) {
+    // The blocks that attention will read: up to the last token's position.
+    const int32_t end = batch.query_starts[seq + 1];
+    require(batch.query_starts[seq] < end && end <= batch.n_tokens(),
+            "query_starts does not ascend");
+    const int last = *std::max_element(batch.positions.begin() + batch.query_starts[seq],
+                                       batch.positions.begin() + end);
+    const int n_blocks = last / limits_.block_size + 1;
+    require(n_blocks <= batch.max_blocks_per_seq, "block_tables too short for a position");
+    const auto table =
+        batch.block_tables.begin() + static_cast<std::ptrdiff_t>(seq) * batch.max_blocks_per_seq;
+    require(std::all_of(table, table + n_blocks, [](int32_t block) { return block >= 0; }),
+            "a sequence lacks a block");
+  }
   require(batch.sample_rows.size() <= static_cast<size_t>(max_rows_),
           "more rows to sample than max_num_seqs");
   int previous = -1;

@@ -35,8 +35,11 @@ std::unique_ptr<const WeightMatrix> CpuOps::load_matrix(std::span<const MatrixVi
   for (const MatrixView& part : parts) {
     matrix->parts.push_back(kernels_.make_weight(part));
     const auto owned = static_cast<int64_t>(matrix->parts.back()->owned_bytes());
-    weight_bytes_ +=
-        owned > 0 ? owned : part.n_rows * gguf::row_size_bytes(part.dtype, part.n_cols);
+    const bool is_tied = part.data >= table_.data && part.data < table_.data + table_bytes_;
+    if (owned > 0 || !is_tied) {
+      weight_bytes_ +=
+          owned > 0 ? owned : part.n_rows * gguf::row_size_bytes(part.dtype, part.n_cols);
+    }
     max_inputs_ = std::max(max_inputs_, part.n_cols);
   }
   return matrix;
@@ -57,10 +60,14 @@ std::unique_ptr<const WeightVector> CpuOps::load_vector(std::span<const float> v
   return vector;
 }
 
-/// A tied head counts the table's bytes again only where the kernels made a copy of it.
+/// All ranks read the one table of the mapping. A tied head, which lies there too, counts again
+/// only where the kernels made a copy of it.
 std::unique_ptr<const WeightMatrix> CpuOps::load_embedding(const MatrixView& table) {
   auto matrix = std::make_unique<Matrix>();
   matrix->table = table;
+  table_ = table;
+  table_bytes_ = table.n_rows * table.row_stride_bytes;
+  if (comm_.rank() == 0) weight_bytes_ += table_bytes_;
   return matrix;
 }
 

@@ -72,6 +72,8 @@ class CpuOps final : public Ops {
   const CpuOpsOptions options_;
   ThreadPool pool_;
   int64_t weight_bytes_ = 0;
+  MatrixView table_;  // the embedding's
+  int64_t table_bytes_ = 0;
   int64_t max_inputs_ = 1;  // columns of the widest matrix
   int64_t max_ffn_ = 0;     // rows of the largest gate
 

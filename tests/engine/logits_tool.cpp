@@ -29,6 +29,7 @@ struct Arguments {
   std::string tokens;
   std::string out;
   int window = 0;
+  int n_skipped = 0;
   int n_greedy = 0;
   dsctl::engine::EngineOptions options;
 };
@@ -46,6 +47,8 @@ Arguments parse(int argc, char** argv) {
     const std::string value = argv[i];
     if (flag == "--window") {
       arguments.window = std::stoi(value);
+    } else if (flag == "--skip") {
+      arguments.n_skipped = std::stoi(value);
     } else if (flag == "--greedy") {
       arguments.n_greedy = std::stoi(value);
     } else if (flag == "--tp") {
@@ -75,15 +78,15 @@ std::vector<int32_t> read_tokens(const std::string& path) {
   return tokens;
 }
 
-/// Tokens [begin, end) of a sequence that has the blocks 0, 1, ...; all rows or the last are
-/// wanted.
-Batch chunk(const std::vector<int32_t>& tokens, int begin, int end, int block_size, bool all_rows) {
+/// Tokens [begin, end) of a sequence that has the blocks 0, 1, ...; logits are wanted of the rows
+/// from position first_row on.
+Batch chunk(const std::vector<int32_t>& tokens, int begin, int end, int block_size, int first_row) {
   Batch batch;
   for (int i = begin; i < end; ++i) {
     batch.token_ids.push_back(tokens[static_cast<size_t>(i)]);
     batch.positions.push_back(i);
     batch.slot_mapping.push_back(i);
-    if (!all_rows && i + 1 < end) continue;
+    if (i < first_row) continue;
     batch.sample_rows.emplace_back();
     batch.sample_rows.back().token_idx = i - begin;
   }
@@ -98,8 +101,6 @@ Batch chunk(const std::vector<int32_t>& tokens, int begin, int end, int block_si
 void write_logits(ModelWorker& worker, const Arguments& arguments,
                   const std::vector<int32_t>& tokens) {
   std::ofstream out(arguments.out, std::ios::binary);
-  const int32_t header[2] = {static_cast<int32_t>(tokens.size()), worker.limits().vocab_size};
-  out.write(reinterpret_cast<const char*>(header), sizeof(header));
   const int n_tokens = static_cast<int>(tokens.size());
   const int window = arguments.window > 0 ? arguments.window : n_tokens;
   const int step = arguments.options.max_num_batched_tokens;
@@ -108,8 +109,8 @@ void write_logits(ModelWorker& worker, const Arguments& arguments,
                                         tokens.begin() + std::min(first + window, n_tokens));
     const int length = static_cast<int>(sequence.size());
     for (int begin = 0; begin < length; begin += step) {
-      const auto logits = worker.run_logits(
-          chunk(sequence, begin, std::min(begin + step, length), worker.limits().block_size, true));
+      const auto logits = worker.run_logits(chunk(sequence, begin, std::min(begin + step, length),
+                                                  worker.limits().block_size, arguments.n_skipped));
       out.write(reinterpret_cast<const char*>(logits.data()),
                 static_cast<std::streamsize>(logits.size() * sizeof(float)));
     }
@@ -125,7 +126,7 @@ void continue_greedily(ModelWorker& worker, const Arguments& arguments,
     std::vector<float> logits;
     while (n_done < static_cast<int>(tokens.size())) {
       const int end = std::min(n_done + step, static_cast<int>(tokens.size()));
-      logits = worker.run_logits(chunk(tokens, n_done, end, worker.limits().block_size, false));
+      logits = worker.run_logits(chunk(tokens, n_done, end, worker.limits().block_size, end - 1));
       n_done = end;
     }
     tokens.push_back(

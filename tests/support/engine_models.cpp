@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <random>
 #include <stdexcept>
 
+#include "gguf/quants/encode.h"
 #include "tests/support/paths.h"
 
 namespace dsctl::tests {
@@ -53,6 +55,79 @@ const GoldenModel& golden_model(const std::string& name) {
   throw std::runtime_error("no golden model " + name);
 }
 
+void write_model(const std::filesystem::path& path, const RandomModel& model) {
+  gguf::GgufWriter writer;
+  const std::string& arch = model.architecture;
+  writer.add("general.architecture", std::string_view(arch));
+  const auto add = [&](const char* key, auto value) { writer.add(arch + "." + key, value); };
+  const auto add_int = [&](const char* key, int value) { add(key, static_cast<uint32_t>(value)); };
+  add_int("block_count", model.n_layers);
+  add_int("context_length", 128);
+  add_int("embedding_length", model.dim);
+  add_int("feed_forward_length", model.ffn_dim);
+  add_int("attention.head_count", model.n_heads);
+  add_int("attention.head_count_kv", model.n_kv_heads);
+  add_int("attention.key_length", model.head_dim);
+  add_int("attention.value_length", model.head_dim);
+  add("attention.layer_norm_rms_epsilon", 1e-6f);
+
+  std::mt19937_64 random(model.seed);
+  const auto add_matrix = [&](const std::string& name, int64_t n_cols, int64_t n_rows) {
+    std::normal_distribution<float> normal(0.0f, 1.5f / std::sqrt(static_cast<float>(n_cols)));
+    std::vector<float> values(static_cast<size_t>(n_cols * n_rows));
+    for (float& value : values)
+      value = normal(random);
+    const auto n_elems = static_cast<int64_t>(values.size());
+    std::vector<std::byte> bytes(static_cast<size_t>(gguf::row_size_bytes(model.dtype, n_elems)));
+    gguf::quantize_row(model.dtype, values.data(), bytes.data(), n_elems);
+    writer.add_tensor(name, model.dtype, {n_cols, n_rows}, std::move(bytes));
+  };
+  const auto add_norm = [&](const std::string& name) {
+    writer.add_tensor(name, {model.dim}, std::vector<float>(static_cast<size_t>(model.dim), 1.0f));
+  };
+  const int64_t q_cols = int64_t{model.n_heads} * model.head_dim;
+  const int64_t kv_cols = int64_t{model.n_kv_heads} * model.head_dim;
+  add_matrix("token_embd.weight", model.dim, model.vocab_size);
+  add_norm("output_norm.weight");
+  for (int i = 0; i < model.n_layers; ++i) {
+    const std::string block = "blk." + std::to_string(i) + ".";
+    add_norm(block + "attn_norm.weight");
+    add_norm(block + "ffn_norm.weight");
+    add_matrix(block + "attn_q.weight", model.dim, q_cols);
+    add_matrix(block + "attn_k.weight", model.dim, kv_cols);
+    add_matrix(block + "attn_v.weight", model.dim, kv_cols);
+    add_matrix(block + "attn_output.weight", q_cols, model.dim);
+    add_matrix(block + "ffn_gate.weight", model.dim, model.ffn_dim);
+    add_matrix(block + "ffn_up.weight", model.dim, model.ffn_dim);
+    add_matrix(block + "ffn_down.weight", model.ffn_dim, model.dim);
+  }
+  writer.write(path);
+}
+
+void copy_model(const std::filesystem::path& from, const std::filesystem::path& to,
+                const Changes& changes) {
+  const auto file = gguf::GgufFile::open(from);
+  gguf::GgufWriter writer;
+  for (const gguf::KeyValue& pair : file.metadata()) {
+    if (pair.key != changes.dropped_key) writer.add_value(pair.key, pair.value);
+  }
+  for (const gguf::TensorInfo& tensor : file.tensors()) {
+    if (tensor.name == changes.dropped_tensor) continue;
+    std::vector<int64_t> dims(tensor.dims.begin(), tensor.dims.begin() + tensor.n_dims);
+    std::vector<std::byte> bytes(tensor.data, tensor.data + tensor.size_bytes);
+    if (tensor.name == changes.reshaped_tensor) {
+      dims = changes.dims;
+      int64_t n_elems = 1;
+      for (const int64_t dim : dims)
+        n_elems *= dim;
+      bytes.assign(static_cast<size_t>(gguf::row_size_bytes(tensor.dtype, n_elems)), std::byte{0});
+    }
+    writer.add_tensor(tensor.name, tensor.dtype, dims, std::move(bytes));
+  }
+  if (changes.more) changes.more(writer);
+  writer.write(to);
+}
+
 engine::EngineOptions small_options() {
   engine::EngineOptions options;
   options.device = engine::Device::kCpu;
@@ -83,6 +158,29 @@ void add_tokens(engine::Batch& batch, const std::vector<int32_t>& tokens, int be
   batch.context_lens.push_back(end);
   for (size_t i = 0; i < kMaxBlocks; ++i)
     batch.block_tables.push_back(i < blocks.size() ? blocks[i] : -1);
+}
+
+std::vector<float> run_in_chunks(engine::ModelWorker& worker, const std::vector<int32_t>& tokens,
+                                 int chunk, const Blocks& blocks) {
+  const int n_tokens = static_cast<int>(tokens.size());
+  std::vector<float> all;
+  for (int begin = 0; begin < n_tokens; begin += chunk) {
+    engine::Batch batch;
+    add_tokens(batch, tokens, begin, std::min(begin + chunk, n_tokens), blocks,
+               worker.limits().block_size);
+    const auto logits = worker.run_logits(batch);
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
+}
+
+std::vector<int32_t> argmax_rows(const std::vector<float>& logits, int vocab_size) {
+  std::vector<int32_t> best;
+  for (size_t row = 0; row < logits.size(); row += static_cast<size_t>(vocab_size)) {
+    const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(row);
+    best.push_back(static_cast<int32_t>(std::max_element(begin, begin + vocab_size) - begin));
+  }
+  return best;
 }
 
 double nmse(const std::vector<float>& a, const std::vector<float>& b) {

@@ -3,11 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "engine/batch.h"
 #include "engine/engine.h"
+#include "engine/model_worker.h"
+#include "gguf/dtype.h"
+#include "gguf/gguf_writer.h"
 
 namespace dsctl::tests {
 
@@ -24,6 +28,32 @@ struct GoldenModel {
 const std::vector<GoldenModel>& golden_models();
 const GoldenModel& golden_model(const std::string& name);
 
+/// A random model in quantised form.
+struct RandomModel {
+  std::string architecture = "llama";
+  int n_layers = 2;
+  int dim = 64;
+  int ffn_dim = 96;
+  int n_heads = 4;
+  int n_kv_heads = 2;
+  int head_dim = 16;
+  int vocab_size = 61;
+  gguf::DType dtype = gguf::DType::F32;  // of all matrices
+  uint64_t seed = 1;
+};
+void write_model(const std::filesystem::path& path, const RandomModel& model);
+
+/// What a copy of a model file leaves out or has otherwise.
+struct Changes {
+  std::string dropped_key{};
+  std::string dropped_tensor{};
+  std::string reshaped_tensor{};  // gets the shape below, and zeros
+  std::vector<int64_t> dims{};
+  std::function<void(gguf::GgufWriter&)> more{};  // adds keys or tensors
+};
+void copy_model(const std::filesystem::path& from, const std::filesystem::path& to,
+                const Changes& changes);
+
 /// Small limits; blocks of 8 tokens, so that sequences span several.
 engine::EngineOptions small_options();
 
@@ -34,7 +64,14 @@ using Blocks = std::vector<int32_t>;
 void add_tokens(engine::Batch& batch, const std::vector<int32_t>& tokens, int begin, int end,
                 const Blocks& blocks, int block_size);
 
-/// sqrt-free distance: sum((a - b)^2) / sum(b^2).
+/// The logits of all tokens of one sequence, computed in chunks of `chunk`.
+std::vector<float> run_in_chunks(engine::ModelWorker& worker, const std::vector<int32_t>& tokens,
+                                 int chunk, const Blocks& blocks);
+
+/// The best token of each row.
+std::vector<int32_t> argmax_rows(const std::vector<float>& logits, int vocab_size);
+
+/// sum((a - b)^2) / sum(b^2).
 double nmse(const std::vector<float>& a, const std::vector<float>& b);
 double max_abs_error(const std::vector<float>& a, const std::vector<float>& b);
 
