@@ -10,7 +10,8 @@ void add_tokenize_command(CLI::App& app, Invocation& invocation) {
   using Options = commands::TokenizeOptions;
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("tokenize", "Show the tokens of a text");
-  command->add_option("model", options->model, "A GGUF file, or any shard of a split model")
+  command
+      ->add_option("model", options->model, "A model's name, a GGUF file, or any shard of a split")
       ->required();
   auto* text = command->add_option("text", options->text, "The text; without it standard input");
 
@@ -46,7 +47,7 @@ void add_tokenize_command(CLI::App& app, Invocation& invocation) {
       ->excludes(count);
   command->callback([options, &invocation] {
     invocation.run = [options, &invocation] {
-      return commands::tokenize(*options, commands::open_model_file, std::cin, *invocation.console);
+      return commands::tokenize(invocation.settings, *options, std::cin, *invocation.console);
     };
   });
 }

@@ -111,13 +111,15 @@ bool is_upper_test(Runtime& runtime, const Value& value, const Arguments& argume
   return is_upper_text(to_str(value, runtime.budget));
 }
 
-bool is_filter(Runtime& /*runtime*/, const Value& value, const Arguments& arguments) {
+bool is_filter(Runtime& runtime, const Value& value, const Arguments& arguments) {
   expect_arguments("filter", arguments, 0);
+  hash_value(value, runtime.budget);  // fails for what can't be a key
   return value.is_string() && find_filter(value.as_string()) != nullptr;
 }
 
-bool is_test(Runtime& /*runtime*/, const Value& value, const Arguments& arguments) {
+bool is_test(Runtime& runtime, const Value& value, const Arguments& arguments) {
   expect_arguments("test", arguments, 0);
+  hash_value(value, runtime.budget);
   return value.is_string() && find_test(value.as_string()) != nullptr;
 }
 

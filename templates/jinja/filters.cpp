@@ -174,7 +174,6 @@ Value filter_format(Runtime& runtime, const Value& value, const Arguments& argum
 
 Value filter_truncate(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const BoundArguments bound("truncate", arguments, {"length", "killwords", "end", "leeway"}, 0);
-  const std::string& text = expect_string(value);
   const Int length = bound.int_or(0, 255);
   const std::string end = bound.string_or(2, "...");
   const Int end_length = static_cast<Int>(code_length(end));
@@ -184,7 +183,8 @@ Value filter_truncate(Runtime& runtime, const Value& value, const Arguments& arg
     fail_value("expected length >= " + format_int(end_length) + ", got " + format_int(length));
   }
   if (leeway < 0) fail_value("expected leeway >= 0, got " + format_int(leeway));
-  if (static_cast<Int>(code_length(text)) <= length + leeway) return value;
+  if (length_of(value) <= length + leeway) return value;
+  const std::string& text = expect_string(value);
   std::string cut = text.substr(0, byte_offset(text, static_cast<size_t>(length - end_length)));
   if (!bound.bool_or(1, false)) {
     if (const size_t space = cut.rfind(' '); space != std::string::npos) cut.resize(space);
@@ -299,7 +299,10 @@ Value filter_file_size(Runtime& runtime, const Value& value, const Arguments& ar
                                           ? std::optional(value.as_double())
                                           : parse_float(value.is_string() ? value.as_string() : "");
   if (value.is_undefined()) fail_undefined(value);
-  if (!given) fail_value("could not convert to float: " + repr(value, runtime.budget));
+  if (!given && !value.is_string()) {
+    fail_type("float() argument must be a string or a real number, not '" + type_name(value) + "'");
+  }
+  if (!given) fail_value("could not convert string to float: " + repr(value, runtime.budget));
   const double base = binary ? 1024 : 1000;
   if (*given == 1) return result(runtime, "1 Byte");
   if (*given < base) return result(runtime, format_fixed(std::trunc(*given), 0) + " Bytes");

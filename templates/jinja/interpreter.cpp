@@ -195,13 +195,16 @@ void Interpreter::run_loop(const ForStatement& node, const Value& iterable, cons
                            Int depth) {
   auto loop =
       std::make_shared<LoopObject>(*this, node, iterate(iterable, runtime_.budget), outer, depth);
-  bool any = false;
+  // Jinja counts an iteration when it comes to its end: a loop of nothing but `continue` takes the
+  // else branch too.
+  bool any_completed = false;
   while (const std::optional<Value> item = loop->advance()) {
-    any = true;
-    if (run_iteration(node, *item, loop, outer.get()) == Flow::kBreak) break;
+    const Flow flow = run_iteration(node, *item, loop, outer.get());
+    if (flow == Flow::kBreak) break;
+    any_completed |= flow == Flow::kNext;
   }
   loop->finish();
-  if (!any) {
+  if (!any_completed) {
     const InnerScope inner(*this, outer.get());
     run_body(node.otherwise);
   }
@@ -218,11 +221,13 @@ Interpreter::Flow Interpreter::run_iteration(const ForStatement& node, const Val
   return run_body(node.body);
 }
 
-bool Interpreter::loop_accepts(const ForStatement& loop, const Scope* outer, const Value& item) {
+std::optional<Value> Interpreter::filter_item(const ForStatement& loop, const Scope* outer,
+                                              const Value& item) {
   runtime_.budget.charge_steps(1);
   const InnerScope inner(*this, outer);
   assign(*loop.target, item);
-  return truthy(eval(*loop.condition));
+  if (!truthy(eval(*loop.condition))) return std::nullopt;
+  return read_target(*loop.target);
 }
 
 Value Interpreter::call_loop(const ForStatement& loop, const std::weak_ptr<Scope>& outer,
@@ -422,6 +427,15 @@ void Interpreter::assign(const Expr& target, const Value& value) {
   }
   for (size_t i = 0; i < items.size(); ++i)
     assign(*targets[i], items[i]);
+}
+
+Value Interpreter::read_target(const Expr& target) {
+  if (target.kind == ExprKind::kName) return lookup(static_cast<const NameExpr&>(target).id);
+  Values parts;
+  for (const ExprPtr& item : static_cast<const ItemsExpr&>(target).items) {
+    parts.push_back(read_target(*item));
+  }
+  return make_tuple(runtime_.budget, std::move(parts));
 }
 
 // --- expressions ---

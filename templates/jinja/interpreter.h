@@ -38,7 +38,9 @@ class Interpreter {
                    const Arguments& arguments);
   Value call_loop(const ForStatement& loop, const std::weak_ptr<Scope>& outer,
                   const Value& iterable, Int depth);
-  bool loop_accepts(const ForStatement& loop, const Scope* outer, const Value& item);
+  /// The item as the loop's condition lets it through, or nothing. An unpacked item comes back as
+  /// a tuple of its parts.
+  std::optional<Value> filter_item(const ForStatement& loop, const Scope* outer, const Value& item);
 
  private:
   enum class Flow { kNext, kBreak, kContinue };
@@ -76,6 +78,7 @@ class Interpreter {
 
   Value lookup(NameId id) const;
   void assign(const Expr& target, const Value& value);
+  Value read_target(const Expr& target);
   void assign_name(NameId id, Value value);
   void assign_attribute(const NamespaceRefExpr& target, const Value& value);
   void bind_parameters(const Callable& callable, const Arguments& arguments);

@@ -44,7 +44,8 @@ std::optional<Value> LoopObject::pull() {
     const Value& item = items_[next_++];
     if (!node_.condition) return item;
     const ScopePtr outer = outer_.lock();
-    if (outer && interpreter_.loop_accepts(node_, outer.get(), item)) return item;
+    if (!outer) return std::nullopt;
+    if (auto accepted = interpreter_.filter_item(node_, outer.get(), item)) return accepted;
   }
   return std::nullopt;
 }

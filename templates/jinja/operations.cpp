@@ -719,6 +719,7 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     while (iterator.next < iterator.items.size()) {
       if (equals(iterator.items[iterator.next++], item, budget)) return true;
     }
+    if (iterator.failure) throw *iterator.failure;
     return false;
   }
   if (container.is(Object::Type::kList) || container.is(Object::Type::kTuple)) {
@@ -802,6 +803,7 @@ Values iterate(const Value& value, Budget& budget) {
         Values rest(iterator.items.begin() + static_cast<ptrdiff_t>(iterator.next),
                     iterator.items.end());
         iterator.next = iterator.items.size();
+        if (iterator.failure) throw *iterator.failure;
         return rest;
       }
       case Object::Type::kSlice:

@@ -44,9 +44,11 @@ Value sort_key(const std::vector<Value>& path, const Value& item, bool case_sens
 struct Keyed {
   std::vector<Value> keys;
   Value item;
+  bool is_list = true;  // keys compare as a list: the first unequal pair decides
 };
 
 bool less(const Keyed& left, const Keyed& right, Budget& budget) {
+  if (!left.is_list) return compare(Ordering::kLess, left.keys[0], right.keys[0], budget);
   for (size_t i = 0; i < left.keys.size(); ++i) {
     if (equals(left.keys[i], right.keys[i], budget)) continue;
     return compare(Ordering::kLess, left.keys[i], right.keys[i], budget);
@@ -114,13 +116,13 @@ Value filter_dict_sort(Runtime& runtime, const Value& value, const Arguments& ar
   if (by != "key" && by != "value") fail_value("You can only sort by either \"key\" or \"value\"");
   if (value.is_undefined()) fail_undefined(value);
   if (!value.is(Object::Type::kDict)) {
-    throw JinjaError(ErrorKind::kUndefined,
-                     "'" + type_name(value) + " object' has no attribute 'items'");
+    fail_type("'" + type_name(value) + "' object has no attribute 'items'");
   }
   Budget& budget = runtime.budget;
   std::vector<Keyed> items;
   for (const auto& [key, item] : static_cast<const Dict*>(value.as_object())->entries()) {
     Keyed keyed;
+    keyed.is_list = false;
     keyed.keys.push_back(sort_key({}, by == "key" ? key : item, bound.bool_or(0, false), budget));
     keyed.item = make_tuple(budget, {key, item});
     items.push_back(std::move(keyed));
@@ -141,7 +143,7 @@ Value filter_group_by(Runtime& runtime, const Value& value, const Arguments& arg
   std::vector<Keyed> items;
   for (Value& item : iterate(value, budget)) {
     Value key = sort_key(path, item, case_sensitive, budget, fallback);
-    items.push_back({{std::move(key)}, std::move(item)});
+    items.push_back({{std::move(key)}, std::move(item), false});
   }
   stable_sort(items, false, budget);
   Values groups;
@@ -239,6 +241,7 @@ Value filter_first(Runtime& runtime, const Value& value, const Arguments& argume
   if (value.is(Object::Type::kIterator)) {
     auto& iterator = *static_cast<Iterator*>(value.as_object());
     if (iterator.next < iterator.items.size()) return iterator.items[iterator.next++];
+    if (iterator.failure) throw *iterator.failure;
     return Value::undefined("No first item, sequence was empty.");
   }
   const Values items = iterate(value, runtime.budget);
@@ -247,7 +250,6 @@ Value filter_first(Runtime& runtime, const Value& value, const Arguments& argume
 
 Value filter_last(Runtime& runtime, const Value& value, const Arguments& arguments) {
   const BoundArguments none("last", arguments, {}, 0);
-  if (value.is_undefined()) fail_type("'Undefined' object is not reversible");
   if (!is_iterable(value) || value.is(Object::Type::kIterator)) {
     fail_type("'" + type_name(value) + "' object is not reversible");
   }
@@ -282,11 +284,11 @@ Value filter_reverse(Runtime& runtime, const Value& value, const Arguments& argu
   if (value.is_string()) {
     return slice(value, Value(), Value(), Value::integer(-1), runtime.budget);
   }
-  if (!is_iterable(value)) fail_type("argument must be iterable");
+  if (!is_iterable(value)) fail_value("argument must be iterable");
   Values items = iterate(value, runtime.budget);
   std::reverse(items.begin(), items.end());
   // reversed() of a generator doesn't exist: Jinja makes a list then.
-  if (value.is(Object::Type::kIterator) || value.is_undefined()) {
+  if (value.is(Object::Type::kIterator)) {
     return make_list(runtime.budget, std::move(items));
   }
   return make_iterator(runtime.budget, std::move(items), "list_reverseiterator");
@@ -351,46 +353,83 @@ Arguments rest_of(const Arguments& arguments, size_t n_taken) {
   return rest;
 }
 
-Value filter_map(Runtime& runtime, const Value& value, const Arguments& arguments) {
-  Budget& budget = runtime.budget;
-  Values mapped;
-  // As in Jinja, an empty value is not even looked at.
-  if (!truthy(value)) return make_iterator(budget, {});
-  const bool by_attribute =
-      arguments.positional.empty() &&
-      std::any_of(arguments.keywords.begin(), arguments.keywords.end(),
-                  [](const auto& keyword) { return keyword.first == "attribute"; });
-  if (by_attribute) {
-    const BoundArguments bound("map", arguments, {"attribute", "default"}, 1);
-    const std::vector<Value> path = attribute_path(*bound.get(0));
-    const Value fallback = bound.value_or(1, Value());
+/// Collects what `add` makes of each item. Jinja's generators work when they are used: an error
+/// waits in the iterator until somebody comes to it, and never shows if nobody does.
+template <typename Add>
+Value generate(Budget& budget, const Value& value, Add add) {
+  Values made;
+  std::optional<JinjaError> failure;
+  try {
     for (const Value& item : iterate(value, budget)) {
-      mapped.push_back(follow(path, item, fallback, budget));
+      budget.charge_steps(1);
+      add(item, made);
     }
-    return make_iterator(budget, std::move(mapped));
+  } catch (const JinjaError& error) {
+    if (error.kind() == ErrorKind::kLimit) throw;
+    failure = error;
   }
+  Value iterator = make_iterator(budget, std::move(made));
+  static_cast<Iterator*>(iterator.as_object())->failure = std::move(failure);
+  return iterator;
+}
+
+/// The generator itself; a wrong argument also waits until it is used. As in Jinja, an empty value
+/// is not even looked at.
+template <typename Make>
+Value lazily(Runtime& runtime, const Value& value, Make make) {
+  if (!truthy(value)) return make_iterator(runtime.budget, {});
+  try {
+    return make();
+  } catch (const JinjaError& error) {
+    if (error.kind() == ErrorKind::kLimit) throw;
+    Value iterator = make_iterator(runtime.budget, {});
+    static_cast<Iterator*>(iterator.as_object())->failure = error;
+    return iterator;
+  }
+}
+
+Value map_attribute(Runtime& runtime, const Value& value, const Arguments& arguments) {
+  const BoundArguments bound("map", arguments, {"attribute", "default"}, 1);
+  const std::vector<Value> path = attribute_path(*bound.get(0));
+  const Value fallback = bound.value_or(1, Value());
+  return generate(runtime.budget, value, [&](const Value& item, Values& made) {
+    made.push_back(follow(path, item, fallback, runtime.budget));
+  });
+}
+
+Value map_filter(Runtime& runtime, const Value& value, const Arguments& arguments) {
   if (arguments.positional.empty()) fail_type("map requires a filter argument");
   const Value& name = arguments.positional[0];
   const FilterBody filter = name.is_string() ? find_filter(name.as_string()) : nullptr;
   if (!filter) {
-    throw JinjaError(ErrorKind::kSyntax, "no filter named " + repr(name, budget));
+    throw JinjaError(ErrorKind::kSyntax, "no filter named " + repr(name, runtime.budget));
   }
   const Arguments rest = rest_of(arguments, 1);
-  for (const Value& item : iterate(value, budget)) {
-    budget.charge_steps(1);
-    mapped.push_back(filter(runtime, item, rest));
-  }
-  return make_iterator(budget, std::move(mapped));
+  return generate(runtime.budget, value, [&](const Value& item, Values& made) {
+    made.push_back(filter(runtime, item, rest));
+  });
 }
 
-/// select, reject, selectattr, rejectattr.
-Value select_items(Runtime& runtime, const Value& value, const Arguments& arguments,
-                   bool by_attribute, bool keep_if) {
+Value filter_map(Runtime& runtime, const Value& value, const Arguments& arguments) {
+  const bool by_attribute =
+      arguments.positional.empty() &&
+      std::any_of(arguments.keywords.begin(), arguments.keywords.end(),
+                  [](const auto& keyword) { return keyword.first == "attribute"; });
+  return lazily(runtime, value, [&] {
+    return by_attribute ? map_attribute(runtime, value, arguments)
+                        : map_filter(runtime, value, arguments);
+  });
+}
+
+enum class Subject { kItem, kAttribute };
+enum class Keep { kMatches, kOthers };
+
+Value select_checked(Runtime& runtime, const Value& value, const Arguments& arguments,
+                     Subject subject, Keep keep) {
   Budget& budget = runtime.budget;
-  if (!truthy(value)) return make_iterator(budget, {});
   size_t n_taken = 0;
   std::vector<Value> path;
-  if (by_attribute) {
+  if (subject == Subject::kAttribute) {
     if (arguments.positional.empty()) fail_type("Missing parameter for attribute name");
     path = attribute_path(arguments.positional[n_taken++]);
   }
@@ -401,40 +440,42 @@ Value select_items(Runtime& runtime, const Value& value, const Arguments& argume
     if (!test) throw JinjaError(ErrorKind::kSyntax, "no test named " + repr(name, budget));
   }
   const Arguments rest = rest_of(arguments, n_taken);
-  Values kept;
-  for (const Value& item : iterate(value, budget)) {
-    budget.charge_steps(1);
-    const Value subject = follow(path, item, Value(), budget);
-    const bool holds = test ? test(runtime, subject, rest) : truthy(subject);
-    if (holds == keep_if) kept.push_back(item);
-  }
-  return make_iterator(budget, std::move(kept));
+  return generate(budget, value, [&](const Value& item, Values& kept) {
+    const Value tested = follow(path, item, Value(), budget);
+    const bool matches = test ? test(runtime, tested, rest) : truthy(tested);
+    if (matches == (keep == Keep::kMatches)) kept.push_back(item);
+  });
 }
 
-Value filter_select(Runtime& runtime, const Value& value, const Arguments& arguments) {
-  return select_items(runtime, value, arguments, false, true);
-}
-
-Value filter_reject(Runtime& runtime, const Value& value, const Arguments& arguments) {
-  return select_items(runtime, value, arguments, false, false);
-}
-
-Value filter_select_attr(Runtime& runtime, const Value& value, const Arguments& arguments) {
-  return select_items(runtime, value, arguments, true, true);
-}
-
-Value filter_reject_attr(Runtime& runtime, const Value& value, const Arguments& arguments) {
-  return select_items(runtime, value, arguments, true, false);
+/// select, reject, selectattr, rejectattr.
+template <Subject kSubject, Keep kKeep>
+Value filter_selection(Runtime& runtime, const Value& value, const Arguments& arguments) {
+  return lazily(runtime, value,
+                [&] { return select_checked(runtime, value, arguments, kSubject, kKeep); });
 }
 
 constexpr NamedFilter kFilters[] = {
-    {"batch", filter_batch},     {"count", filter_length},     {"dictsort", filter_dict_sort},
-    {"first", filter_first},     {"groupby", filter_group_by}, {"items", filter_items},
-    {"join", filter_join},       {"last", filter_last},        {"length", filter_length},
-    {"list", filter_list},       {"map", filter_map},          {"max", filter_max},
-    {"min", filter_min},         {"reject", filter_reject},    {"rejectattr", filter_reject_attr},
-    {"reverse", filter_reverse}, {"select", filter_select},    {"selectattr", filter_select_attr},
-    {"slice", filter_slice},     {"sort", filter_sort},        {"sum", filter_sum},
+    {"batch", filter_batch},
+    {"count", filter_length},
+    {"dictsort", filter_dict_sort},
+    {"first", filter_first},
+    {"groupby", filter_group_by},
+    {"items", filter_items},
+    {"join", filter_join},
+    {"last", filter_last},
+    {"length", filter_length},
+    {"list", filter_list},
+    {"map", filter_map},
+    {"max", filter_max},
+    {"min", filter_min},
+    {"reject", filter_selection<Subject::kItem, Keep::kOthers>},
+    {"rejectattr", filter_selection<Subject::kAttribute, Keep::kOthers>},
+    {"reverse", filter_reverse},
+    {"select", filter_selection<Subject::kItem, Keep::kMatches>},
+    {"selectattr", filter_selection<Subject::kAttribute, Keep::kMatches>},
+    {"slice", filter_slice},
+    {"sort", filter_sort},
+    {"sum", filter_sum},
     {"unique", filter_unique},
 };
 

@@ -169,7 +169,7 @@ class PercentFormatter {
       if (out.size() > budget_.limits().max_string_bytes) budget_.charge_string(out.size());
     }
     const bool mapping = right_.is(Object::Type::kDict) || right_.is(Object::Type::kList) ||
-                         right_.is(Object::Type::kRange);
+                         right_.is(Object::Type::kRange) || right_.is_undefined();
     if (next_ < arguments_.size() && !mapping) {
       fail_type("not all arguments converted during string formatting");
     }
@@ -478,7 +478,6 @@ class BraceFormatter {
 
   std::string formatted(const Value& value, const std::string& spec_text) {
     if (spec_text.empty()) return to_str(value, budget_);
-    if (value.is_undefined()) fail_undefined(value);
     if (!value.is_string() && !value.is_number()) {
       fail_type("unsupported format string passed to " + type_name(value) + ".__format__");
     }
@@ -500,6 +499,7 @@ class BraceFormatter {
 
   std::string formatted_string(const Value& value, const Spec& spec) {
     if (spec.type && spec.type != 's') fail_code(spec.type, value);
+    if (spec.group) fail_value("cannot specify '" + std::string(1, spec.group) + "' with 's'");
     if (spec.align == '=') fail_value("'=' alignment not allowed in string format specifier");
     std::string text = value.as_string();
     if (spec.precision && *spec.precision < static_cast<Int>(text.size())) {

@@ -5,12 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include "templates/jinja/jinja_error.h"
 
 namespace dsctl::templates::jinja {
 
@@ -159,6 +162,7 @@ struct Iterator : Object {
   Values items;
   size_t next = 0;
   std::string_view python_name;
+  std::optional<JinjaError> failure;  // thrown to whoever wants more than the items
 };
 
 /// A slice expression where no slice can be used: it only fails.

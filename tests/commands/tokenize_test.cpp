@@ -49,7 +49,8 @@ class TokenizeCommand {
   std::string run(const std::string& input = "") {
     PrintRecorder console;
     std::istringstream stream(input);
-    const int exit_code = tokenize(options, open_model_file, stream, console);
+    const int exit_code =
+        tokenize({.models_dir = dir_.path() / "models"}, options, stream, console);
     CHECK(exit_code == 0);
     return console.printed;
   }
@@ -114,6 +115,13 @@ TEST_CASE("tokenize --decode prints the text of ids and names a bad one") {
     CHECK_THROWS_WITH(command.run(), Catch::Contains(std::string("--decode: '") + bad +
                                                      "', expected token ids below 6"));
   }
+}
+
+TEST_CASE("tokenize says when there is no such model") {
+  TokenizeCommand command;
+  command.options.model = "nowhere:7b";
+  command.options.text = "a";
+  CHECK_THROWS_WITH(command.run(), "model 'nowhere:7b' not found");
 }
 
 }  // namespace dsctl::commands
