@@ -94,6 +94,24 @@ constexpr std::string_view kBloomPattern =
 constexpr std::array kBloom{kBloomPattern};
 constexpr std::array<std::string_view, 2> kViking{kBloomPattern, R"(\p{N})"};
 
+// Of models newer than the specification's list.
+constexpr std::array<std::string_view, 1> kQwen35{
+    DSCTL_CONTRACTION_ANY_CASE
+    R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)" DSCTL_WHITE_SPACE};
+constexpr std::array<std::string_view, 1> kSeedCoder{
+    DSCTL_CONTRACTION_ANY_CASE
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|)" DSCTL_WHITE_SPACE};
+constexpr std::array<std::string_view, 1> kBailing{
+    R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*)"
+    R"(|\s*[\r\n]|\s+(?!\S)|\s+)"};
+constexpr std::array<std::string_view, 2> kMiniCpm5{
+    R"(\p{N}{1,3})", DSCTL_CONTRACTION_ANY_CASE
+    R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|)" DSCTL_WHITE_SPACE};
+constexpr std::array<std::string_view, 6> kChameleon{
+    R"(<sentinel:[0-9]+>)",    R"(IMGIMG[A-I]{1,4}Z)",
+    R"([\t\n]|    |  )",       R"(\p{N})",
+    R"([\p{P}!-/:-@\[-`{-~])", kGpt2Pattern};
+
 constexpr PreTokenizerSpec kPreTokenizers[] = {
     {.name = "llama3", .regexes = kLlama3, .ignore_merges = true, .adds_bos = true},
     {.name = "llama-v3", .regexes = kLlama3, .ignore_merges = true, .adds_bos = true},
@@ -147,6 +165,31 @@ constexpr PreTokenizerSpec kPreTokenizers[] = {
     {.name = "viking", .regexes = kViking},
     {.name = "default", .regexes = kDefault},
     {.name = "", .regexes = kDefault},
+    // Newer names, as llama.cpp reads them.
+    {.name = "falcon-h1", .regexes = kLlama3, .ignore_merges = true, .adds_bos = true},
+    {.name = "midm-2.0", .regexes = kLlama3, .ignore_merges = true, .adds_bos = true},
+    {.name = "lfm2", .regexes = kLlama3, .ignore_merges = true, .adds_bos = true},
+    {.name = "jina-v5-nano", .regexes = kLlama3, .ignore_merges = true, .adds_bos = true},
+    {.name = "kormo", .regexes = kQwen2},
+    {.name = "f2llmv2", .regexes = kQwen2},
+    {.name = "solar-open", .regexes = kQwen2},
+    {.name = "grok-2", .regexes = kQwen2},
+    {.name = "a.x-4.0", .regexes = kGpt2},
+    {.name = "mellum", .regexes = kGpt2},
+    {.name = "modern-bert", .regexes = kGpt2},
+    {.name = "exaone4", .regexes = kGpt2},
+    {.name = "mellum2", .regexes = kSingleDigits},
+    {.name = "joyai-llm", .regexes = kDeepseekV3},
+    {.name = "hy_v4", .regexes = kDeepseekV3},
+    {.name = "kanana2", .regexes = kGpt4o},
+    {.name = "talkie", .regexes = kGpt4o},
+    {.name = "qwen35", .regexes = kQwen35},
+    {.name = "seed-coder", .regexes = kSeedCoder},
+    {.name = "bailingmoe", .regexes = kBailing},
+    {.name = "bailingmoe2", .regexes = kBailing},
+    {.name = "llada-moe", .regexes = kBailing},
+    {.name = "minicpm5", .regexes = kMiniCpm5, .ignore_merges = true},
+    {.name = "chameleon", .regexes = kChameleon, .adds_bos = true},
 };
 
 }  // namespace
