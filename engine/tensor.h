@@ -18,6 +18,10 @@ struct MatrixView {
   int64_t n_cols = 0;  // inputs; whole blocks of dtype
   const std::byte* data = nullptr;
   int64_t row_stride_bytes = 0;
+  /// data lies in a read-only mapping of a file: whoever makes a copy may give the pages back to
+  /// the system (madvise), they are read again from the file when touched. Never set for other
+  /// memory.
+  bool is_mapped = false;
 
   const std::byte* row(int64_t row_idx) const { return data + row_idx * row_stride_bytes; }
 };

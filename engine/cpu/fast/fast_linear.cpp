@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <thread>
 #include <vector>
 
+#include "engine/cpu/cpu_features.h"
 #include "engine/cpu/fast/pack.h"
 #include "engine/cpu/fast/panel.h"
 #include "engine/cpu/fast/panel_memory.h"
@@ -15,6 +17,10 @@ namespace {
 /// Bytes of input that a pass over the panels works on: they stay in the second-level cache while
 /// the panels go by.
 constexpr int64_t kPassBytes = 384 << 10;
+
+/// What is worth a thread of its own when weights are repacked, and a system call to give back.
+constexpr int64_t kPackPieceBytes = 4 << 20;
+constexpr int64_t kReleaseBytes = 2 << 20;
 
 /// The form of input that a weight's kernel reads.
 enum class InputForm { kQuantised, kPlain };
@@ -29,10 +35,15 @@ class FastWeight final : public LinearWeight {
     if (function == nullptr) return;
     panel_size = panel_bytes(view.dtype, view.n_cols);
     panels = allocate_panels(static_cast<size_t>(n_panels * panel_size));
-    for (int64_t panel = 0; panel < n_panels; ++panel) {
-      pack_panel(view.dtype, view.row(panel * kPanelRows), view.row_stride_bytes,
-                 rows_of_panel(panel), view.n_cols, panels.get() + panel * panel_size);
+    // A thread for each piece, so that a large head does not hold up loading.
+    const int64_t n_threads = std::clamp<int64_t>(n_panels * panel_size / kPackPieceBytes, 1,
+                                                  cpu_features().n_physical_cores);
+    std::vector<std::jthread> threads;
+    for (int64_t i = 1; i < n_threads; ++i) {
+      threads.emplace_back(
+          [this, i, n_threads] { pack(n_panels * i / n_threads, n_panels * (i + 1) / n_threads); });
     }
+    pack(0, n_panels / n_threads);
   }
 
   int64_t n_rows() const override { return matrix.n_rows; }
@@ -49,6 +60,25 @@ class FastWeight final : public LinearWeight {
   const InputForm form;
   int64_t panel_size = 0;
   PanelMemory panels;
+
+ private:
+  /// Repacks [begin, end) of the panels, and gives back the mapped pages as it goes: the peak of
+  /// memory is the weight's size and not twice that.
+  void pack(int64_t begin, int64_t end) {
+    const std::byte* done = matrix.row(begin * kPanelRows);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int n = rows_of_panel(panel);
+      const std::byte* rows = matrix.row(panel * kPanelRows);
+      pack_panel(matrix.dtype, rows, matrix.row_stride_bytes, n, matrix.n_cols,
+                 panels.get() + panel * panel_size);
+      const std::byte* last_row = rows + (n - 1) * matrix.row_stride_bytes;
+      const std::byte* read = last_row + gguf::row_size_bytes(matrix.dtype, matrix.n_cols);
+      if (!matrix.is_mapped || (read - done < kReleaseBytes && panel + 1 < end)) continue;
+      release_mapped_pages(done, read);
+      // The page that holds the boundary is given back with the next piece.
+      done = last_row;
+    }
+  }
 };
 
 class FastInput final : public LinearInput {

@@ -274,11 +274,14 @@ void pack_quantised(const std::byte* rows, int64_t row_stride_bytes, int n_rows,
   using Block = typename Format::Block;
   const int64_t n_blocks = n_cols / Format::kBlockElems;
   const int64_t n_groups = (n_cols + kFormat.group_cols() - 1) / kFormat.group_cols();
-  std::memset(panel, 0, static_cast<size_t>(n_groups * kFormat.group_bytes()));
+  if (n_rows < kPanelRows) {
+    std::memset(panel, 0, static_cast<size_t>(n_groups * kFormat.group_bytes()));
+  }
+  GroupRow row;
   for (int64_t g = 0; g < n_groups; ++g, panel += kFormat.group_bytes()) {
+    const bool whole = (g + 1) * kBlocksOfFile <= n_blocks;
     for (int lane = 0; lane < n_rows; ++lane) {
-      GroupRow row;
-      std::memset(&row, 0, sizeof(row));
+      if (!whole) std::memset(&row, 0, sizeof(row));
       for (int b = 0; b < kBlocksOfFile && g * kBlocksOfFile + b < n_blocks; ++b) {
         Block block;
         std::memcpy(&block,

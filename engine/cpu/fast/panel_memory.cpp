@@ -1,7 +1,9 @@
 #include "engine/cpu/fast/panel_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 
@@ -27,6 +29,14 @@ PanelMemory allocate_panels(size_t size_bytes) {
   if (posix_memalign(&memory, alignment, rounded) != 0) throw std::bad_alloc();
   if (huge) madvise(memory, rounded / kHugePage * kHugePage, MADV_HUGEPAGE);  // a wish: may fail
   return PanelMemory(static_cast<std::byte*>(memory), FreePanelMemory{rounded});
+}
+
+void release_mapped_pages(const std::byte* begin, const std::byte* end) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
+  const uintptr_t last = reinterpret_cast<uintptr_t>(end) / page * page;
+  if (first >= last) return;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // a wish: may fail
 }
 
 }  // namespace dsctl::engine::fast
