@@ -54,10 +54,13 @@ bool has_ending(const fs::path& path, std::string_view ending) {
 
 std::vector<fs::path> files_in(const fs::path& dir) {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(dir)) {
+  std::error_code error;
+  fs::directory_iterator entry(dir, error);
+  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
     std::error_code ignored;
-    if (entry.is_regular_file(ignored)) files.push_back(entry.path());
+    if (entry->is_regular_file(ignored)) files.push_back(entry->path());
   }
+  if (error) throw Error(dir.string() + ": can't read the directory: " + error.message());
   std::sort(files.begin(), files.end());
   return files;
 }

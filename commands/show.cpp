@@ -25,6 +25,15 @@ bool is_file(const std::string& text) {
          (text.find('/') != std::string::npos && fs::is_regular_file(text, error));
 }
 
+gguf::GgufFile open_weights(const StoredModel& model) {
+  if (!model.weight_paths.empty()) return gguf::GgufFile::open_shards(model.weight_paths);
+  const std::string what =
+      model.config.remote_host.empty()
+          ? "its format is \"" + model.config.model_format + "\", which is not supported yet"
+          : "it runs on " + model.config.remote_host;
+  throw Error("model '" + model.name.short_form() + "' has no GGUF weights here: " + what);
+}
+
 /// The template in force: TEMPLATE, else the one that came with the weights.
 std::string template_of(const StoredModel& model, const gguf::GgufFile& file) {
   if (model.template_text) return *model.template_text;
@@ -94,7 +103,11 @@ std::vector<Section> summary(const StoredModel& model, const gguf::GgufFile& fil
   }
   sections.push_back(parameters_section(model));
   sections.push_back(text_section("System", model.system.value_or("")));
-  sections.push_back(text_section("License", join(model.licenses)));
+  // A model without LICENSE still has what its author wrote into the weights.
+  const std::string license = model.licenses.empty()
+                                  ? std::string(file.find_string("general.license").value_or(""))
+                                  : join(model.licenses);
+  sections.push_back(text_section("License", license));
   if (options.metadata) sections.push_back(metadata_section(file));
   if (options.tensors) sections.push_back(tensors_section(file));
   return sections;
@@ -196,7 +209,7 @@ std::string modelfile_of(const StoredModel& model) {
 }
 
 std::string show_json(const StoredModel& model, const ShowDetail& detail) {
-  const gguf::GgufFile file = gguf::GgufFile::open_shards(model.weight_paths);
+  const gguf::GgufFile file = open_weights(model);
   const ModelInfo info = read_model_info(file);
   Json root;
   const auto add_text = [&root](const char* key, const std::string& value) {
@@ -250,7 +263,7 @@ int show(const Settings& settings, const ShowOptions& options, Console& console)
     console.print(show_json(*model, {options.metadata, options.tensors}) + "\n");
     return 0;
   }
-  const gguf::GgufFile file = gguf::GgufFile::open_shards(model->weight_paths);
+  const gguf::GgufFile file = open_weights(*model);
   console.print(
       render(summary(*model, file, options), console.stdout_is_terminal() ? console.width() : 0));
   return 0;

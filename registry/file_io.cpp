@@ -83,13 +83,16 @@ void replace_file(const fs::path& path, const fs::path& temporary, std::string_v
 }
 
 void create_directories_synced(const fs::path& path) {
-  if (fs::is_directory(path)) return;
+  std::error_code ignored;  // what is wrong, mkdir tells
+  if (fs::is_directory(path, ignored)) return;
   const fs::path parent = path.parent_path();
   if (!parent.empty() && parent != path) create_directories_synced(parent);
   if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
     throw_errno(path, "can't create the directory");
   }
-  if (!fs::is_directory(path)) throw Error(path.string() + ": exists and is no directory");
+  if (!fs::is_directory(path, ignored)) {
+    throw Error(path.string() + ": exists and is no directory");
+  }
   sync_dir(parent.empty() ? fs::path(".") : parent);
 }
 

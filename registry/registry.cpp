@@ -29,38 +29,49 @@ std::chrono::system_clock::time_point modified_at(const fs::path& path) {
           std::chrono::nanoseconds(status.st_mtim.tv_nsec)));
 }
 
-std::vector<std::string> entries_of(const fs::path& dir) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator entry(dir, error), end; !error && entry != end;
-       entry.increment(error)) {
-    std::string name = entry->path().filename().string();
-    if (!name.starts_with('.')) names.push_back(std::move(name));
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
+/// What lies below manifests/.
+struct Scan {
+  std::vector<ModelName> names;
+  std::vector<std::string> problems;  // what was skipped
+  bool complete = true;               // false: a directory could not be read, there may be more
 
-/// Every manifest's name below `manifests`; what has no valid name goes to `problems`.
-std::vector<ModelName> stored_names(const fs::path& manifests, std::vector<std::string>* problems) {
-  std::vector<ModelName> found;
-  for (const std::string& host : entries_of(manifests)) {
-    for (const std::string& owner : entries_of(manifests / host)) {
-      for (const std::string& model : entries_of(manifests / host / owner)) {
-        for (const std::string& tag : entries_of(manifests / host / owner / model)) {
-          const std::string text = host + "/" + owner + "/" + model + ":" + tag;
-          const auto name = ModelName::try_parse(text);
-          if (name && name->relative_path() == fs::path(host) / owner / model / tag) {
-            found.push_back(*name);
-          } else if (problems) {
-            problems->push_back((manifests / host / owner / model / tag).string() +
-                                ": is no valid model name; ignored");
+  /// Names in `dir`, sorted; hidden ones are not looked at.
+  std::vector<std::string> entries_of(const fs::path& dir) {
+    std::vector<std::string> entries;
+    std::error_code error;
+    fs::directory_iterator entry(dir, error);
+    for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
+      std::string name = entry->path().filename().string();
+      if (!name.starts_with('.')) entries.push_back(std::move(name));
+    }
+    std::sort(entries.begin(), entries.end());
+    if (error && error != std::errc::no_such_file_or_directory) {
+      problems.push_back(dir.string() + ": " + error.message());
+      complete = complete && error == std::errc::not_a_directory;
+    }
+    return entries;
+  }
+};
+
+Scan scan_manifests(const fs::path& manifests) {
+  Scan scan;
+  for (const std::string& host : scan.entries_of(manifests)) {
+    for (const std::string& owner : scan.entries_of(manifests / host)) {
+      for (const std::string& model : scan.entries_of(manifests / host / owner)) {
+        for (const std::string& tag : scan.entries_of(manifests / host / owner / model)) {
+          const fs::path path = fs::path(host) / owner / model / tag;
+          const auto name = ModelName::try_parse(host + "/" + owner + "/" + model + ":" + tag);
+          if (name && name->relative_path() == path) {
+            scan.names.push_back(*name);
+          } else {
+            scan.problems.push_back((manifests / path).string() +
+                                    ": is no valid model name; ignored");
           }
         }
       }
     }
   }
-  return found;
+  return scan;
 }
 
 std::optional<std::string> read_manifest(const fs::path& path) {
@@ -294,7 +305,9 @@ fs::path Registry::manifest_path(const ModelName& name) const {
 
 ModelList Registry::list() const {
   ModelList list;
-  for (const ModelName& name : stored_names(root() / "manifests", &list.problems)) {
+  Scan scan = scan_manifests(root() / "manifests");
+  list.problems = std::move(scan.problems);
+  for (const ModelName& name : scan.names) {
     const fs::path path = manifest_path(name);
     try {
       const auto bytes = read_manifest(path);
@@ -329,7 +342,7 @@ ModelList Registry::list() const {
 std::optional<ModelName> Registry::stored_name(const ModelName& name) const {
   std::error_code error;
   if (fs::is_regular_file(manifest_path(name), error)) return name;
-  for (const ModelName& stored : stored_names(root() / "manifests", nullptr)) {
+  for (const ModelName& stored : scan_manifests(root() / "manifests").names) {
     if (stored.same_as(name)) return stored;
   }
   return std::nullopt;
@@ -362,6 +375,10 @@ StoredModel Registry::create(const ModelName& name, const CreateSpec& spec,
   }
   const bool has_weights =
       !spec.weights.empty() || (parent && !parent->manifest.layers_of(media_type::kModel).empty());
+  if (!has_weights && parent) {
+    throw Error("model \"" + parent->name.short_form() +
+                "\" has no weights of its own in GGUF form");
+  }
   if (!has_weights) throw Error("model \"" + name.short_form() + "\": no weights given");
   Staging staging(blobs_, observer.status);
   Draft draft(staging, observer);
@@ -435,7 +452,13 @@ RemoveResult Registry::remove_unused(const std::vector<Layer>& candidates) const
   RemoveResult result;
   if (candidates.empty()) return result;
   std::set<Digest> used;
-  for (const ModelName& name : stored_names(root() / "manifests", nullptr)) {
+  const Scan scan = scan_manifests(root() / "manifests");
+  if (!scan.complete) {
+    result.notes.push_back("blobs were kept, because not all manifests can be read: " +
+                           scan.problems.front());
+    return result;
+  }
+  for (const ModelName& name : scan.names) {
     try {
       const auto bytes = read_manifest(manifest_path(name));
       if (!bytes) continue;

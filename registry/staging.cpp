@@ -44,12 +44,13 @@ bool is_abandoned(const fs::path& dir) {
 
 void remove_abandoned(const fs::path& blobs_dir) {
   std::vector<fs::path> dirs;
-  for (const auto& entry : fs::directory_iterator(blobs_dir)) {
-    if (entry.path().filename().string().starts_with(kDirPrefix)) dirs.push_back(entry.path());
+  std::error_code error;  // what can't be read or removed is another user's: his create cleans it
+  for (fs::directory_iterator entry(blobs_dir, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().filename().string().starts_with(kDirPrefix)) dirs.push_back(entry->path());
   }
   for (const fs::path& dir : dirs) {
-    std::error_code ignored;  // another user's: his next create cleans it
-    if (is_abandoned(dir)) fs::remove_all(dir, ignored);
+    if (is_abandoned(dir)) fs::remove_all(dir, error);
   }
 }
 
@@ -172,7 +173,7 @@ std::optional<StagedBlob> Staging::known_file(const fs::path& path, int fd, Impo
 }
 
 StagedBlob Staging::stage_file(const fs::path& path, ImportMode mode, const Progress& progress) {
-  const FileDescriptor in = open_file(path, O_RDONLY);
+  const FileDescriptor in = open_file(path, O_RDONLY | O_NONBLOCK);  // a pipe must not block
   const struct stat before = status_of(in.get(), path);
   if (!S_ISREG(before.st_mode)) throw Error(path.string() + ": is no regular file");
   if (const auto known = known_file(path, in.get(), mode)) return *known;

@@ -151,6 +151,24 @@ TEST_CASE("Registry with --copy is independent of the original") {
   }
 }
 
+TEST_CASE("Registry copies a file from another file system") {
+  const fs::path shm = "/dev/shm";
+  struct stat here {};
+  struct stat there {};
+  Store store;
+  if (::stat(store.dir.path().c_str(), &here) != 0 || ::stat(shm.c_str(), &there) != 0 ||
+      here.st_dev == there.st_dev) {
+    WARN("no second file system to copy from");
+    return;
+  }
+  const fs::path file = shm / store.dir.path().filename();
+  write_file(file, std::string(10'000'000, 'x'));
+  const StoredModel model = store.registry.create(name_of("x"), spec_of({file}), {});
+  fs::remove(file);
+  CHECK(read_file(model.weight_paths[0]) == std::string(10'000'000, 'x'));
+  tests::check_store(store.root);
+}
+
 TEST_CASE("Registry tells when a linked original was written to") {
   Store store;
   const fs::path file = store.file("m.gguf", "weights");
@@ -445,7 +463,26 @@ TEST_CASE("Registry says which file can't be imported") {
                     Contains("/nonexistent/m.gguf"));
   CHECK_THROWS_WITH(store.registry.create(name_of("a"), spec_of({store.dir.path()}), {}),
                     Contains(store.dir.path().string()));
+  const fs::path pipe = store.dir.path() / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK_THROWS_WITH(store.registry.create(name_of("a"), spec_of({pipe}), {}),
+                    Contains(pipe.string()));
   CHECK(tests::leftovers(store.root).empty());
+}
+
+TEST_CASE("Registry inherits nothing from a model without weights here") {
+  Store store;
+  const std::string config = R"({"remote_host":"ollama.com","remote_model":"big"})";
+  write_file(store.root / "blobs" / Digest::of(config).file_name(), config);
+  Manifest manifest;
+  manifest.config.digest = Digest::of(config);
+  manifest.config.size_bytes = static_cast<int64_t>(config.size());
+  write_file(store.root / "manifests/registry.ollama.ai/library/big/cloud", manifest.to_json());
+  CHECK(store.registry.find(name_of("big:cloud"))->config.remote_host == "ollama.com");
+  CreateSpec spec;
+  spec.from = name_of("big:cloud");
+  CHECK_THROWS_WITH(store.registry.create(name_of("x"), spec, {}),
+                    Contains("model \"big:cloud\" has no weights of its own"));
 }
 
 TEST_CASE("Registry keeps an upload only when it is what was announced") {
