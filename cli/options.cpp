@@ -11,7 +11,12 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_rm_command(app, invocation);
   add_show_command(app, invocation);
   add_tokenize_command(app, invocation);
+  add_run_command(app, invocation);
+  add_serve_command(app, invocation);
+  add_ps_command(app, invocation);
+  add_stop_command(app, invocation);
   add_version_command(app, invocation);
+  add_engine_process_command(app, invocation);
 }
 
 }  // namespace dsctl::cli

@@ -32,5 +32,10 @@ void add_create_command(CLI::App& app, Invocation& invocation);
 void add_list_command(CLI::App& app, Invocation& invocation);
 void add_rm_command(CLI::App& app, Invocation& invocation);
 void add_version_command(CLI::App& app, Invocation& invocation);
+void add_run_command(CLI::App& app, Invocation& invocation);
+void add_ps_command(CLI::App& app, Invocation& invocation);
+void add_stop_command(CLI::App& app, Invocation& invocation);
+void add_serve_command(CLI::App& app, Invocation& invocation);
+void add_engine_process_command(CLI::App& app, Invocation& invocation);
 
 }  // namespace dsctl::cli

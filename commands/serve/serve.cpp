@@ -1,0 +1,133 @@
+#include "commands/serve/serve.h"
+
+#include <signal.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "commands/error.h"
+#include "commands/serve/api_ollama.h"
+#include "commands/serve/api_openai.h"
+#include "commands/serve/engine_process.h"
+#include "commands/serve/http_server.h"
+#include "commands/serve/registry_source.h"
+
+namespace dsctl::commands {
+namespace {
+
+using serve::HttpServer;
+
+constexpr auto kStopGrace = std::chrono::seconds(10);
+// When even cutting everything off takes longer than this, something hangs: leave without it.
+// Engine processes notice and end by themselves.
+constexpr auto kStopLimit = std::chrono::seconds(20);
+constexpr int kWorkers = 4;
+constexpr int kIoThreads = 2;
+
+void log_to_stderr(spdlog::level::level_enum level) {
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("dsctl"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
+  spdlog::set_level(level);
+}
+
+// Every connection and engine takes a descriptor; the usual soft limit of 1024 is for select().
+void raise_file_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// SIGTERM and SIGINT are waited for; blocked before any thread starts, so that no thread gets them.
+class StopSignals {
+ public:
+  StopSignals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, &before_);
+  }
+  ~StopSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  int wait() const {
+    int number = 0;
+    sigwait(&set_, &number);
+    return number;
+  }
+
+ private:
+  sigset_t set_{};
+  sigset_t before_{};
+};
+
+serve::HostOptions host_options(const ServeOptions& options, const Settings& settings) {
+  serve::HostOptions host;
+  host.max_loaded_models = settings.max_loaded_models;
+  host.max_waiting = options.max_queue;
+  host.keep_alive = parse_keep_alive(settings.keep_alive, BareNumber::kSeconds);
+  if (settings.context_length > 0) host.default_num_ctx = settings.context_length;
+  if (settings.num_parallel > 0) host.engine.max_num_seqs = settings.num_parallel;
+  host.engine.max_queue = options.max_queue;
+  host.engine.n_threads = settings.n_threads;
+  return host;
+}
+
+std::string url_of(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return "http://" + (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+[[noreturn]] void give_up() {
+  std::this_thread::sleep_for(kStopLimit);
+  spdlog::error("still not stopped after {} s: leaving", kStopLimit.count());
+  spdlog::default_logger()->flush();
+  _exit(0);
+}
+
+}  // namespace
+
+int run_server(const ServeOptions& options, const Settings& settings, Console& console) {
+  log_to_stderr(options.quiet ? spdlog::level::warn : spdlog::level::info);
+  raise_file_limit();
+  const StopSignals signals;
+  registry::Registry registry(settings.models_dir);
+  serve::RegistrySource source(registry, std::filesystem::read_symlink("/proc/self/exe").string());
+  // Destroyed from the last to the first. A job may be the last to hold a connection, so the server
+  // outlives the host that ends the jobs.
+  serve::Router router;
+  std::unique_ptr<HttpServer> server;
+  serve::WorkerPool workers(kWorkers);
+  serve::ModelHost host(source, host_options(options, settings));
+  const serve::ApiContext context{.jobs = {.source = source, .host = host, .workers = workers},
+                                  .registry = registry};
+  serve::add_ollama_models(router, context);
+  serve::add_ollama_generation(router, context);
+  serve::add_openai(router, context);
+  server = std::make_unique<HttpServer>(serve::HttpServerOptions{.host = settings.host,
+                                                                 .port = settings.port,
+                                                                 .n_threads = kIoThreads,
+                                                                 .origins = options.origins,
+                                                                 .limits = {}},
+                                        router, workers);
+  console.print("listening on " + url_of(settings.host, server->port()) + "\n");
+  spdlog::info("models in {}", settings.models_dir.string());
+  const int signal = signals.wait();
+  spdlog::info("{}: stopping", strsignal(signal));
+  std::thread(give_up).detach();
+  server->stop(kStopGrace);
+  host.stop();
+  workers.stop();
+  spdlog::info("stopped");
+  spdlog::default_logger()->flush();
+  return 0;
+}
+
+int run_engine_process(int fd) {
+  log_to_stderr(spdlog::level::warn);
+  return serve::engine_process_main(fd);
+}
+
+}  // namespace dsctl::commands
