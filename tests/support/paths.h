@@ -2,7 +2,6 @@
 // of their own that goes away with the test.
 #pragma once
 
-#include <cstdlib>
 #include <filesystem>
 #include <random>
 #include <string>
@@ -10,19 +9,11 @@
 namespace dsctl::tests {
 
 /// The root of the source tree.
-inline std::filesystem::path source_dir() {
-  return DSCTL_SOURCE_DIR;
-}
+std::filesystem::path source_dir();
 
 /// The folder with the specification's test vectors, from DSCTL_TEST_SHARED or beside the source
 /// tree; empty when neither is there. Tests that need it say so and pass without it.
-inline std::filesystem::path shared_dir() {
-  if (const char* dir = std::getenv("DSCTL_TEST_SHARED"); dir && std::filesystem::exists(dir)) {
-    return dir;
-  }
-  const auto beside = source_dir().parent_path() / "shared";
-  return std::filesystem::exists(beside) ? beside : std::filesystem::path();
-}
+std::filesystem::path shared_dir();
 
 /// A directory under the system's temporary directory, removed when the object dies.
 class TempDir {
