@@ -81,7 +81,8 @@ std::string print_float(double value) {
   const std::string scientific(buffer, end.ptr);
   const size_t e = scientific.find('e');
   const int exponent = std::stoi(scientific.substr(e + 1));
-  if (exponent < -4 || exponent >= 21) return scientific;
+  // strconv decides with precision 6 when it prints the shortest digits.
+  if (exponent < -4 || exponent >= 6) return scientific;
   end = std::to_chars(buffer, buffer + sizeof(buffer), value, std::chars_format::fixed);
   return std::string(buffer, end.ptr);
 }

@@ -164,7 +164,8 @@ TEST_CASE("Go micro cases render as Go renders them") {
     WARN("shared test data not found");
     return;
   }
-  for (const Json& item : read_json(data_dir() / "go_micro_cases.json")["cases"]) {
+  const Json cases = read_json(data_dir() / "go_micro_cases.json");
+  for (const Json& item : cases["cases"]) {
     const std::string source = item["template"];
     INFO(source);
     if (item.contains("output")) {
