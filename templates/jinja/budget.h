@@ -10,7 +10,7 @@
 namespace dsctl::templates::jinja {
 
 struct Limits {
-  uint64_t max_steps = 20'000'000;          // nodes evaluated and elements touched
+  uint64_t max_steps = 100'000'000;         // nodes evaluated and elements touched: some seconds
   size_t max_output_bytes = 64u << 20;      // of the prompt
   size_t max_string_bytes = 64u << 20;      // of any one string
   uint64_t max_created_bytes = 1ull << 30;  // of all strings made during the render
