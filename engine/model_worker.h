@@ -31,6 +31,7 @@ class ModelWorker final : public Worker {
  private:
   struct Rank;
   void check(const Batch& batch) const;
+  void check_tables(const Batch& batch) const;
   void forward(const Batch& batch);
   void load_rank(const gguf::GgufFile& file, const EngineOptions& options,
                  const ModelConfig& config, const Architecture& architecture, int rank);

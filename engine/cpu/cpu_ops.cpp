@@ -101,6 +101,9 @@ void CpuOps::finish_loading(const KvLayout& layout, int vocab_size) {
     const Shard shard{comm_.rank(), comm_.size()};
     share_logits_.resize(max_rows * static_cast<size_t>(shard.split(vocab_size, "tokens").size()));
     gathered_logits_.resize(max_rows * vocab);
+    for (int rank = 0; rank < comm_.size(); ++rank)
+      share_bounds_.push_back(Shard{rank, comm_.size()}.split(vocab_size, "tokens").begin);
+    share_bounds_.push_back(vocab_size);
   }
   if (comm_.rank() == 0) {
     logits_.resize(max_rows * vocab);
@@ -260,12 +263,8 @@ void CpuOps::head(const Head& args) {
   const auto n_values = static_cast<size_t>(n_rows_) * static_cast<size_t>(vocab_size_);
   comm_.all_gather({share_logits_.data(), n_share_values}, {gathered_logits_.data(), n_values});
   if (comm_.rank() != 0) return;
-  std::vector<int64_t> first_tokens;
-  for (int rank = 0; rank < comm_.size(); ++rank)
-    first_tokens.push_back(Shard{rank, comm_.size()}.split(vocab_size_, "tokens").begin);
-  first_tokens.push_back(vocab_size_);
   join_shares({logits_.data(), vocab_size_, n_rows_, vocab_size_}, gathered_logits_.data(),
-              first_tokens.data(), comm_.size());
+              share_bounds_.data(), comm_.size());
 }
 
 std::span<const float> CpuOps::logits(int row_idx) {

@@ -87,6 +87,7 @@ class CpuOps final : public Ops {
   std::vector<float> attention_scratch_;  // (n_threads, max_context + kAttentionScratch)
   std::vector<float> share_logits_;       // (max_rows, this rank's tokens), several ranks only
   std::vector<float> gathered_logits_;    // (max_rows, vocab_size), several ranks only
+  std::vector<int64_t> share_bounds_;     // (n_ranks + 1) first token of each rank, likewise
   std::vector<float> logits_;             // (max_rows, vocab_size), rank 0 only
   int vocab_size_ = 0;
   std::vector<Sampler> samplers_;  // one for each thread, rank 0 only

@@ -16,7 +16,6 @@ class Gemma3 final : public Model {
   Gemma3(const ModelConfig& config, const LoadOptions& options, WeightLoader& loader)
       : config_(config),
         partition_(make_partition(config, loader)),
-        buffers_(make_buffers(config, partition_, loader.ops())),
         rope_(load_rope(config.rope, options, loader)),
         local_rope_(load_rope(config.local_rope, options, loader)),
         outer_(load_outer(config, partition_, loader)) {
@@ -26,6 +25,8 @@ class Gemma3 final : public Model {
                          loader.vector(block_name(i, "post_attention_norm.weight"), config.dim),
                          loader.vector(block_name(i, "post_ffw_norm.weight"), config.dim)});
     }
+    // Last: the weights have proved the sizes.
+    buffers_ = make_buffers(config, partition_, loader.ops());
   }
 
   HeadShape heads() const override { return partition_.heads; }
@@ -85,11 +86,11 @@ class Gemma3 final : public Model {
 
   ModelConfig config_;
   Partition partition_;
-  StepBuffers buffers_;
   RopeId rope_;
   RopeId local_rope_;
   OuterWeights outer_;
   std::vector<Layer> layers_;
+  StepBuffers buffers_;
 };
 
 /// attention.sliding_window_pattern is a period (every n-th layer is global) or, in newer files, a

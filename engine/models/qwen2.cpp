@@ -11,13 +11,14 @@ class Qwen2 final : public Model {
   Qwen2(const ModelConfig& config, const LoadOptions& options, WeightLoader& loader)
       : config_(config),
         partition_(make_partition(config, loader)),
-        buffers_(make_buffers(config, partition_, loader.ops())),
         rope_(load_rope(config.rope, options, loader)),
         outer_(load_outer(config, partition_, loader)) {
     for (int i = 0; i < config.n_layers; ++i) {
       layers_.push_back(
           {load_attention(config, partition_, i, loader), load_ffn(config, partition_, i, loader)});
     }
+    // Last: the weights have proved the sizes.
+    buffers_ = make_buffers(config, partition_, loader.ops());
   }
 
   HeadShape heads() const override { return partition_.heads; }
@@ -61,10 +62,10 @@ class Qwen2 final : public Model {
 
   ModelConfig config_;
   Partition partition_;
-  StepBuffers buffers_;
   RopeId rope_;
   OuterWeights outer_;
   std::vector<Layer> layers_;
+  StepBuffers buffers_;
 };
 
 }  // namespace
