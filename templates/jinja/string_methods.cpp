@@ -458,6 +458,19 @@ constexpr Method kMethods[] = {
     {"format_map", format_map},
 };
 
+/// What a method of markup returns is markup too, also in a list of parts.
+Value as_markup(Runtime& runtime, const Value& result) {
+  if (result.is_string()) return Value::markup(result.as_string());
+  const bool list = result.is(Object::Type::kList);
+  if (!list && !result.is(Object::Type::kTuple)) return result;
+  Values parts;
+  for (const Value& part : iterate(result, runtime.budget)) {
+    parts.push_back(as_markup(runtime, part));
+  }
+  return list ? make_list(runtime.budget, std::move(parts))
+              : make_tuple(runtime.budget, std::move(parts));
+}
+
 const Method* find_method(std::string_view name) {
   for (const Method& method : kMethods) {
     if (method.name == name) return &method;
@@ -523,9 +536,7 @@ Value call_string_method(Runtime& runtime, const Value& self, std::string_view n
   runtime.budget.charge_steps(1 + self.as_string().size() / 64);
   const Method* method = find_method(name);
   const Value result = method->body({runtime, self.as_string(), name, arguments});
-  // Markup stays markup.
-  if (self.as_text().safe && result.is_string()) return Value::markup(result.as_string());
-  return result;
+  return self.as_text().safe ? as_markup(runtime, result) : result;
 }
 
 }  // namespace dsctl::templates::jinja
