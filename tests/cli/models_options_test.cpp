@@ -7,7 +7,7 @@
 namespace dsctl::cli {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 struct Program {
   tests::TempDir dir;

@@ -7,7 +7,7 @@
 namespace dsctl::commands {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using registry::ModelName;
 
 TEST_CASE("cp gives a model a second name") {

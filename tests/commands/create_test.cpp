@@ -13,7 +13,7 @@ namespace dsctl::commands {
 namespace {
 
 namespace fs = std::filesystem;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using registry::ModelName;
 using tests::ModelStore;
 

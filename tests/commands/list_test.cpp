@@ -10,7 +10,7 @@ namespace dsctl::commands {
 namespace {
 
 namespace fs = std::filesystem;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 TEST_CASE("list prints Ollama's columns, newest first") {
   tests::ModelStore store;

@@ -9,7 +9,7 @@
 namespace dsctl::commands {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 TEST_CASE("rm removes each model that is there and fails for one that is not") {
   tests::ModelStore store;

@@ -11,7 +11,7 @@ namespace dsctl::commands {
 namespace {
 
 namespace fs = std::filesystem;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using Part = ShowOptions::Part;
 
 constexpr const char* kModelfile =

@@ -362,7 +362,7 @@ TEST_CASE("Times and counts of a request add up") {
 
 std::optional<SubmitError> refusal(House& house, const Request& request, const char* part) {
   const SubmitResult result = house.engine->submit(request, [](const Event&) { FAIL("an event"); });
-  CHECK_THAT(result.message, Catch::Matchers::Contains(part));
+  CHECK_THAT(result.message, Catch::Contains(part));
   return result.error;
 }
 
@@ -426,7 +426,7 @@ TEST_CASE("An engine is not made from options that make no sense") {
                            options.max_num_seqs = 0;
                            return options;
                          }()),
-                    Catch::Matchers::Contains("max_num_seqs: 0"));
+                    Catch::Contains("max_num_seqs: 0"));
   EngineOptions options;
   options.max_queue = 0;
   CHECK_THROWS_AS(make(limits, options), Error);
@@ -435,7 +435,7 @@ TEST_CASE("An engine is not made from options that make no sense") {
   CHECK_THROWS_AS(make(limits, options), Error);
   options = {};
   options.max_model_len = 1;
-  CHECK_THROWS_WITH(make(limits, options), Catch::Matchers::Contains("max_model_len"));
+  CHECK_THROWS_WITH(make(limits, options), Catch::Contains("max_model_len"));
   options = {};
   options.max_num_seqs = 16;
   options.max_num_batched_tokens = 3;  // fewer than sequences: only three run at once
@@ -553,7 +553,7 @@ TEST_CASE("A row that can't be sampled fails only its own request") {
   const RequestId bad = house.submit(hopeless);
   const Event end = house.events.wait(bad);
   CHECK(end.reason == FinishReason::kError);
-  CHECK_THAT(end.error, Catch::Matchers::Contains("no token can be chosen"));
+  CHECK_THAT(end.error, Catch::Contains("no token can be chosen"));
   CHECK(house.events.wait(good).reason == FinishReason::kLength);
   CHECK(house.events.wait(good).stats.n_generated_tokens == 30);
 }
@@ -595,10 +595,10 @@ TEST_CASE("Results that a worker must not give are errors, not tokens") {
   House house(std::move(model));
   const Event outside = house.events.wait(house.submit(request_of({1}, 5)));
   CHECK(outside.reason == FinishReason::kError);
-  CHECK_THAT(outside.error, Catch::Matchers::Contains("sampled token 50"));
+  CHECK_THAT(outside.error, Catch::Contains("sampled token 50"));
   const Event missing = house.events.wait(house.submit(request_of({2}, 5)));
   CHECK(missing.reason == FinishReason::kError);
-  CHECK_THAT(missing.error, Catch::Matchers::Contains("sampled 0 tokens, expected 1"));
+  CHECK_THAT(missing.error, Catch::Contains("sampled 0 tokens, expected 1"));
 }
 
 TEST_CASE("A sink that throws loses its request, others are served") {

@@ -446,17 +446,17 @@ TEST_CASE("Logits that are not numbers and rows without a token are told apart, 
       for (const size_t idx : {size_t{0}, size_t{63}, size_t{150}, size_t{299}}) {
         auto bad = logits;
         bad[idx] = std::numeric_limits<float>::quiet_NaN();
-        CHECK_THAT(sample(bad, request).error, Catch::Matchers::Contains("at position 3 contain"));
+        CHECK_THAT(sample(bad, request).error, Catch::Contains("at position 3 contain"));
         bad[idx] = kInf;
-        CHECK_THAT(sample(bad, request).error, Catch::Matchers::Contains("NaN or infinity"));
+        CHECK_THAT(sample(bad, request).error, Catch::Contains("NaN or infinity"));
         bad[idx] = -kInf;
         CHECK(sample(bad, request).error.empty());
       }
       CHECK_THAT(sample(std::vector<float>(300, -kInf), request).error,
-                 Catch::Matchers::Contains("no token can be chosen"));
+                 Catch::Contains("no token can be chosen"));
       for (int32_t id = 0; id < 300; ++id)
         request.banned.push_back(id);
-      CHECK_THAT(sample(logits, request).error, Catch::Matchers::Contains("all are banned"));
+      CHECK_THAT(sample(logits, request).error, Catch::Contains("all are banned"));
       request.banned.erase(request.banned.begin() + 77);
       CHECK(sample(logits, request).token == 77);
     }

@@ -174,7 +174,7 @@ TEST_CASE("half_to_float is exact for all 65536 halves") {
     if (!std::isnan(values.back())) CHECK(float_to_half(values.back()) == half);
   }
   const auto bits = bits_of(values);
-  CHECK(fnv1a(bits.data(), bits.size() * 4) == goldens()["all_halves"]);
+  CHECK(fnv1a(bits.data(), bits.size() * 4) == goldens()["all_halves"].get<std::string>());
   CHECK(std::isnan(half_to_float(float_to_half(std::nanf("")))));
 }
 
@@ -185,7 +185,7 @@ TEST_CASE("float_to_half rounds to nearest even as numpy does") {
     const auto word = static_cast<uint32_t>(splitmix64(golden["seed"].get<uint64_t>(), i) >> 32);
     halves.push_back(float_to_half(float_from_bits((word & 0x87ffffffU) | 0x30000000U)));
   }
-  CHECK(fnv1a(halves.data(), halves.size() * 2) == golden["floats_to_half"]);
+  CHECK(fnv1a(halves.data(), halves.size() * 2) == golden["floats_to_half"].get<std::string>());
   CHECK(float_to_half(65504.0F) == 0x7bff);
   CHECK(float_to_half(65519.0F) == 0x7bff);
   CHECK(float_to_half(65520.0F) == 0x7c00);

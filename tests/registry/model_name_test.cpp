@@ -6,7 +6,7 @@
 namespace dsctl::registry {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 TEST_CASE("ModelName fills in Ollama's defaults") {
   struct Case {

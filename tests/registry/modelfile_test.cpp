@@ -9,7 +9,7 @@
 namespace dsctl::registry {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using Catch::Matchers::StartsWith;
 
 std::string system_of(const std::string& text) {

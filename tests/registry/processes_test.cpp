@@ -18,7 +18,7 @@ namespace dsctl::registry {
 namespace {
 
 namespace fs = std::filesystem;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using tests::spec_of;
 using tests::write_file;
 

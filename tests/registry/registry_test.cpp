@@ -13,7 +13,7 @@ namespace dsctl::registry {
 namespace {
 
 namespace fs = std::filesystem;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using tests::read_file;
 using tests::spec_of;
 using tests::write_file;
