@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 
 import ollama
 import openai
 import pytest
-from conftest import MODEL
+from conftest import MODEL, PROGRAM
 
 GREEDY = {"temperature": 0, "num_predict": 16}
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -149,21 +150,14 @@ def test_openai_seed_stop_logprobs_and_n(openai_client):
     assert "".join(token.token for token in tokens) == detailed.choices[0].message.content
 
 
-def test_openai_logit_bias_bans_a_token(server, openai_client):
+def test_openai_logit_bias_bans_a_token(env, openai_client):
     arguments = dict(model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=1)
-    _, _, body = server.request("POST", "/api/generate", {
-        "model": MODEL, "prompt": arguments["prompt"], "raw": True, "stream": False,
-        "options": {"temperature": 0, "num_predict": 1}})
-    plain = openai_client.completions.create(**arguments).choices[0].text
-    assert plain == body["response"]
-    _, _, rendered = server.request("POST", "/api/generate", {
-        "model": MODEL, "prompt": "x", "stream": False, "options": {"num_predict": 1}})
-    token = None
-    for candidate in rendered["context"][-1:]:
-        token = candidate
-    assert token is not None
-    biased = openai_client.completions.create(**arguments, logit_bias={str(token): 100})
-    assert biased.choices[0].text != plain or rendered["response"] == plain
+    assert openai_client.completions.create(**arguments).choices[0].text == " Paris"
+    ids = subprocess.run([PROGRAM, "tokenize", MODEL, " Paris", "--no-bos"], env=env, text=True,
+                         capture_output=True, check=True).stdout.split()
+    assert len(ids) == 1
+    biased = openai_client.completions.create(**arguments, logit_bias={ids[0]: -100})
+    assert biased.choices[0].text != " Paris"
 
 
 def test_openai_errors(openai_client):
