@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <clocale>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -41,6 +42,13 @@ std::string human_size(int64_t bytes) {
                 kUnits[unit]);
   return buffer;
 }
+
+// Bracketed paste: a terminal that was asked to puts marks around pasted text.
+constexpr std::string_view kPasteOn = "\x1b[?2004h";
+constexpr std::string_view kPasteOff = "\x1b[?2004l";
+constexpr const char* kPasteBegin = "\\e[200~";
+constexpr std::string_view kPasteEnd = "\x1b[201~";
+constexpr size_t kMaxPasteBytes = 1 << 20;
 
 class Terminal final : public commands::Console {
  public:
@@ -142,7 +150,9 @@ class Terminal final : public commands::Console {
     open_editor();
     prompt_ = prompt;
     int count = 0;
+    write_all(1, kPasteOn);
     const char* text = el_gets(edit_, &count);
+    write_all(1, kPasteOff);
     if (!text || count <= 0) {
       write_all(1, "\n");
       return std::nullopt;
@@ -157,6 +167,21 @@ class Terminal final : public commands::Console {
     return line;
   }
 
+  // Takes the text up to the end mark as it is: line ends in it do not end the input.
+  static unsigned char insert_paste(EditLine* edit, int /*key*/) {
+    std::string text;
+    while (text.size() < kMaxPasteBytes && !text.ends_with(kPasteEnd)) {
+      char c = 0;
+      if (el_getc(edit, &c) != 1) return CC_EOF;
+      text += c == '\r' ? '\n' : c;
+    }
+    if (text.ends_with(kPasteEnd)) text.resize(text.size() - kPasteEnd.size());
+    while (!text.empty() && text.back() == '\n')
+      text.pop_back();
+    if (text.empty()) return CC_NORM;
+    return el_insertstr(edit, text.c_str()) == 0 ? CC_REFRESH : CC_ERROR;
+  }
+
   static char* current_prompt(EditLine* edit) {
     void* self = nullptr;
     el_get(edit, EL_CLIENTDATA, &self);
@@ -165,11 +190,21 @@ class Terminal final : public commands::Console {
 
   void open_editor() {
     if (edit_) return;
+    // libedit counts columns by the locale; without one it takes UTF-8 for garbage.
+    if (const char* locale = std::setlocale(LC_CTYPE, ""); !locale || MB_CUR_MAX == 1) {
+      std::setlocale(LC_CTYPE, "C.UTF-8");
+    }
     edit_ = el_init("dsctl", stdin, stdout, stderr);
     el_set(edit_, EL_CLIENTDATA, this);
     el_set(edit_, EL_PROMPT, &Terminal::current_prompt);
     el_set(edit_, EL_EDITOR, "emacs");
     el_set(edit_, EL_SIGNAL, 0);
+    // Between these marks a terminal sends what is pasted (see kPasteOn).
+    el_set(edit_, EL_ADDFN, "dsctl-paste", "insert pasted text", &Terminal::insert_paste);
+    el_set(edit_, EL_BIND, kPasteBegin, "dsctl-paste", nullptr);
+    el_set(edit_, EL_BIND, "^L", "ed-clear-screen", nullptr);
+    el_set(edit_, EL_BIND, "\\e[H", "ed-move-to-beg", nullptr);
+    el_set(edit_, EL_BIND, "\\e[F", "ed-move-to-end", nullptr);
     history_ = history_init();
     HistEvent event;
     history(history_, &event, H_SETSIZE, 100);

@@ -141,6 +141,7 @@ int run(const RunOptions& options, const Settings& settings, Console& console) {
   std::unique_ptr<ChatBackend> backend;
   if (!options.local) backend = find_server_backend(options.model, settings);
   if (!backend) {
+    if (console.stdout_is_terminal()) console.progress("loading " + options.model, 0, 0);
     backend = make_local_backend(
         options.model, settings,
         {.n_threads = options.n_threads, .num_ctx = options.num_ctx.value_or(0)});

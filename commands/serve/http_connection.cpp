@@ -334,6 +334,11 @@ bool Connection::admit() {
     queue_response(std::move(response));
     return false;
   }
+  const std::string_view encoding = request_.header("content-encoding");
+  if (!encoding.empty() && !boost::beast::iequals(encoding, "identity")) {
+    refuse(415, "content encoding \"" + std::string(encoding) + "\" is not supported yet");
+    return false;
+  }
   const auto length = header_parser_->content_length();
   if (length && *length > route_->max_body_bytes) {
     refuse(413, "request body of " + std::to_string(*length) + " bytes, expected at most " +
@@ -540,6 +545,7 @@ std::string Connection::head(
   std::string text = http_1_0_ ? "HTTP/1.0 " : "HTTP/1.1 ";
   text += std::to_string(status) + " " +
           std::string(http::obsolete_reason(static_cast<http::status>(status))) + "\r\n";
+  text += "Server: dsctl\r\n";
   if (!content_type.empty()) text += "Content-Type: " + std::string(content_type) + "\r\n";
   for (const auto& [name, value] : headers)
     text += name + ": " + value + "\r\n";

@@ -125,12 +125,14 @@ def test_many_lines_between_quotes_and_by_paste(repl):
     repl.sendline('the capital of France?"""')
     repl.expect(r"\w+")
     repl.expect(">>> ")
+
+
+def test_a_paste_is_one_message_whatever_lines_it_has(repl):
     # A terminal that pastes marks the text, so that its line ends do not send it.
-    repl.send("\x1b[200~Say\nhello\x1b[201~")
-    repl.expect_exact("hello")
-    repl.sendline("")
-    repl.expect(r"\w+")
-    repl.expect(">>> ")
+    repl.send('\x1b[200~/set system """one\rtwo"""\x1b[201~')
+    repl.expect_exact("two")
+    ask(repl, "", "Set system message.")
+    ask(repl, "/show system", "one\r\ntwo")
 
 
 def test_run_uses_a_server_that_has_the_model(env, serve):
