@@ -14,11 +14,11 @@ void add_run_command(CLI::App& app, Invocation& invocation) {
   CLI::Option* prompt =
       command->add_option("prompt", *words, "The question; piped input is put before it");
   command->add_option("--system", options->system, "System message, instead of the model's own");
-  command
-      ->add_option("--think", options->think,
-                   "Thinking: true, false, or how much: low, medium, high, max")
-      ->expected(0, 1)
-      ->default_str("true");
+  // A flag with a value: "--think high" would take the prompt for the value.
+  auto think = std::make_shared<std::string>();
+  command->add_flag(
+      "--think{true}", *think,
+      "Thinking: --think, --think=false, or how much: --think=low, medium, high, max");
   command->add_flag("--hidethinking", options->hide_thinking,
                     "Think, but don't print the thoughts");
   command->add_flag("--verbose", options->verbose, "Print timings after each answer");
@@ -38,7 +38,8 @@ void add_run_command(CLI::App& app, Invocation& invocation) {
   command->add_flag("--local", options->local, "Use an engine of this process, never a server");
   command->add_flag("--json", options->json, "Print one JSON object instead of text");
   command->add_option("--models", invocation.settings.models_dir, "Directory of the models");
-  command->callback([options, words, prompt, &invocation] {
+  command->callback([options, words, prompt, think, &invocation] {
+    if (!think->empty()) options->think = *think;
     if (prompt->count() > 0) options->prompt = *words;
     invocation.run = [options, &invocation] {
       return commands::run(*options, invocation.settings, *invocation.console);

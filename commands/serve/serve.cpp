@@ -42,25 +42,28 @@ void raise_file_limit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-// SIGTERM and SIGINT are waited for; blocked before any thread starts, so that no thread gets them.
+// SIGTERM and SIGINT are waited for; blocked for good before any thread starts, so that no thread
+// is interrupted by them.
 class StopSignals {
  public:
   StopSignals() {
     sigemptyset(&set_);
     sigaddset(&set_, SIGTERM);
     sigaddset(&set_, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
   }
-  ~StopSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
   int wait() const {
     int number = 0;
     sigwait(&set_, &number);
     return number;
   }
+  bool wait_for(std::chrono::seconds timeout) const {
+    const timespec limit{.tv_sec = timeout.count(), .tv_nsec = 0};
+    return sigtimedwait(&set_, nullptr, &limit) > 0;
+  }
 
  private:
   sigset_t set_{};
-  sigset_t before_{};
 };
 
 serve::HostOptions host_options(const ServeOptions& options, const Settings& settings) {
@@ -80,9 +83,10 @@ std::string url_of(const std::string& host, int port) {
   return "http://" + (v6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
-[[noreturn]] void give_up() {
-  std::this_thread::sleep_for(kStopLimit);
-  spdlog::error("still not stopped after {} s: leaving", kStopLimit.count());
+// Runs beside the orderly end: a second signal, or the limit, ends it at once.
+[[noreturn]] void give_up(const StopSignals& signals) {
+  const bool asked_again = signals.wait_for(kStopLimit);
+  spdlog::warn("{}: leaving at once", asked_again ? "asked again" : "still not stopped");
   spdlog::default_logger()->flush();
   _exit(0);
 }
@@ -116,7 +120,8 @@ int run_server(const ServeOptions& options, const Settings& settings, Console& c
   spdlog::info("models in {}", settings.models_dir.string());
   const int signal = signals.wait();
   spdlog::info("{}: stopping", strsignal(signal));
-  std::thread(give_up).detach();
+  // Detached: it sleeps on when everything has ended well, and outlives `signals` by copying it.
+  std::thread([signals] { give_up(signals); }).detach();
   server->stop(kStopGrace);
   host.stop();
   workers.stop();

@@ -12,7 +12,7 @@ import time
 import ollama
 import openai
 import pytest
-from conftest import MODEL, PROGRAM
+from conftest import MODEL, MODEL_FILE, PROGRAM
 
 GREEDY = {"temperature": 0, "num_predict": 16}
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -90,6 +90,17 @@ def test_ollama_copies_creates_and_deletes(ollama_client):
         assert ollama_client.delete(name).status == "success"
     with pytest.raises(ollama.ResponseError):
         ollama_client.delete("pirate")
+
+
+def test_ollama_creates_from_an_uploaded_file(ollama_client):
+    digest = ollama_client.create_blob(MODEL_FILE)
+    made = ollama_client.create("uploaded", files={"model.gguf": digest}, parameters={"seed": 3})
+    assert made.status == "success"
+    assert ollama_client.show("uploaded").details.quantization_level == "Q4_1"
+    answers = {ollama_client.generate(name, "Hi.", options=GREEDY).response
+               for name in ("uploaded", MODEL)}
+    assert len(answers) == 1
+    ollama_client.delete("uploaded")
 
 
 def test_ollama_ps_and_unload(server, ollama_client):
@@ -225,6 +236,19 @@ def test_sigterm_in_the_middle_of_an_answer_ends_the_server_with_0(serve):
     assert list(stream)[-1].done, "an answer in progress is finished"
     assert server.process.wait(timeout=20) == 0
     eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def test_a_second_signal_ends_the_server_at_once(serve):
+    server = serve()
+    client = ollama.Client(host=server.url)
+    stream = client.generate(MODEL, "Count.", stream=True, options={"ignore_eos": True})
+    next(stream)
+    begin = time.monotonic()
+    server.process.send_signal(signal.SIGINT)
+    eventually(lambda: "stopping" in server.log_path.read_text())
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=20) == 0
+    assert time.monotonic() - begin < 5
 
 
 def test_the_engine_dies_with_its_server(serve):

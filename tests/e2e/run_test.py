@@ -41,14 +41,16 @@ def test_verbose_prints_ollamas_block(env):
 
 
 def test_json_is_one_object(env):
-    answer = json.loads(run(env, MODEL, "Hi.", "--json", *GREEDY).stdout)
+    answer = json.loads(run(env, MODEL, "Hi.", "--think=false", "--json", *GREEDY).stdout)
     assert answer["response"] and answer["eval_count"] > 0
+    assert answer["total_duration"] >= answer["load_duration"] + answer["eval_duration"]
 
 
 @pytest.mark.parametrize("arguments, text", [
     (["nobody", "Hi."], "model 'nobody' not found"),
     ([MODEL, "Hi.", "--format", "json"], "not supported yet"),
-    ([MODEL, "Hi.", "--think"], "does not support thinking"),
+    ([MODEL, "--think", "Hi."], "does not support thinking"),
+    ([MODEL, "--think=much", "Hi."], "invalid value for --think"),
     ([MODEL, "Hi.", "--top-p", "7"], "top_p"),
 ])
 def test_what_can_not_be_is_one_line(env, arguments, text):
