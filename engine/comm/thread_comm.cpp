@@ -26,6 +26,7 @@ struct ThreadGroup::Shared {
   struct Posted {
     const void* data = nullptr;
     size_t n_bytes = 0;
+    size_t n_whole_bytes = 0;  // all_gather: what this rank expects of all together
   };
 
   explicit Shared(int n_ranks) : posted(static_cast<size_t>(n_ranks)) {}
@@ -104,11 +105,14 @@ class ThreadGroup::End final : public Communicator {
   }
 
   void all_gather(std::span<const float> part, std::span<float> all) override {
-    post(part.data(), part.size_bytes());
+    post(part.data(), part.size_bytes(), all.size_bytes());
     size_t n_bytes = 0;
     for (const auto& other : shared_.posted)
       n_bytes += other.n_bytes;
-    require(n_bytes == all.size_bytes(),
+    // Every rank judges every rank's expectation: a rank that went on alone would read a buffer
+    // whose owner has left with an error.
+    require(std::all_of(shared_.posted.begin(), shared_.posted.end(),
+                        [&](const auto& other) { return other.n_whole_bytes == n_bytes; }),
             "all_gather: the ranks' parts are not as long as the whole");
     auto* out = reinterpret_cast<std::byte*>(all.data());
     for (const auto& other : shared_.posted) {
@@ -134,9 +138,10 @@ class ThreadGroup::End final : public Communicator {
 
  private:
   /// Shows this rank's buffer to the others and waits for theirs.
-  void post(const void* data, size_t n_bytes) {
+  void post(const void* data, size_t n_bytes, size_t n_whole_bytes = 0) {
     shared_.check();  // an aborted group's entries are no longer written: somebody may be reading
-    shared_.posted[static_cast<size_t>(rank_)] = {.data = data, .n_bytes = n_bytes};
+    shared_.posted[static_cast<size_t>(rank_)] = {
+        .data = data, .n_bytes = n_bytes, .n_whole_bytes = n_whole_bytes};
     shared_.barrier();
   }
 
