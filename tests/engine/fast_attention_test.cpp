@@ -66,8 +66,11 @@ class Model {
     k_norm_ = normal(static_cast<size_t>(shape.head_dim));
   }
 
-  /// Runs the next `counts[s]` tokens of each sequence in one step; null: the reference.
-  void step(const std::vector<int>& counts, const Isa* isa) {
+  enum class Attend { kYes, kNo };
+
+  /// Runs the next `counts[s]` tokens of each sequence in one step; null: the reference. kNo only
+  /// fills the cache.
+  void step(const std::vector<int>& counts, const Isa* isa, Attend attend = Attend::kYes) {
     std::vector<int32_t> positions;
     std::vector<int32_t> starts = {0};
     std::vector<int32_t> slots;
@@ -88,7 +91,7 @@ class Model {
     }
     const auto n_tokens = static_cast<int>(positions.size());
     std::vector<float> out(static_cast<size_t>(n_tokens * q_cols()), NAN);
-    run(isa, n_tokens, qkv, out, positions, starts, slots, tables);
+    run(isa, attend, n_tokens, qkv, out, positions, starts, slots, tables);
     const float* row = out.data();
     for (size_t s = 0; s < counts.size(); ++s) {
       const int64_t n = static_cast<int64_t>(counts[s]) * q_cols();
@@ -113,9 +116,10 @@ class Model {
     return values;
   }
 
-  void run(const Isa* isa, int n_tokens, std::vector<float>& qkv, std::vector<float>& out,
-           const std::vector<int32_t>& positions, const std::vector<int32_t>& starts,
-           const std::vector<int32_t>& slots, const std::vector<int32_t>& tables) {
+  void run(const Isa* isa, Attend attend, int n_tokens, std::vector<float>& qkv,
+           std::vector<float>& out, const std::vector<int32_t>& positions,
+           const std::vector<int32_t>& starts, const std::vector<int32_t>& slots,
+           const std::vector<int32_t>& tables) {
     const int n_dims = shape_.head_dim / 2 / 2 * 2;  // half of the head turns
     std::vector<float> cos_sin;
     for (const int32_t p : positions) {
@@ -168,7 +172,7 @@ class Model {
     } else {
       REQUIRE(takes_pages(kv));
       rope_store(*isa->vector, store, pool_);
-      attention(*isa->attention, args, pool_);
+      if (attend == Attend::kYes) attention(*isa->attention, args, pool_);
     }
   }
 
@@ -209,10 +213,10 @@ std::vector<Shape> shapes() {
 TEST_CASE("fast attention agrees with the reference on ragged batches") {
   for (const Isa& isa : isas()) {
     for (const Shape& shape : shapes()) {
-      const std::vector<int> lengths = {1, 600, 17, 270};
+      const std::vector<int> lengths = {1, 300, 17, 270};
       Model fast(shape, lengths, 2);
       Model reference(shape, lengths, 2);
-      for (const auto& counts : {std::vector<int>{1, 599, 16, 5}, std::vector<int>{0, 1, 1, 265}}) {
+      for (const auto& counts : {std::vector<int>{1, 299, 16, 5}, std::vector<int>{0, 1, 1, 265}}) {
         fast.step(counts, &isa);
         reference.step(counts, nullptr);
       }
@@ -255,9 +259,9 @@ TEST_CASE("fast attention merges more chunks than fit in its scratch memory, to 
     std::vector<std::vector<float>> results;
     for (const int n_threads : {1, 2}) {
       Model model(shape, {1401}, n_threads);
-      model.step({1400}, &isa);
+      model.step({1400}, &isa, Model::Attend::kNo);
       model.step({1}, &isa);
-      results.push_back(model.out()[0]);
+      results.emplace_back(model.out()[0].end() - 8 * 256, model.out()[0].end());
     }
     CHECK(results[0] == results[1]);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <climits>
 #include <cstring>
 
 namespace dsctl::engine::fast {
@@ -10,6 +11,8 @@ namespace {
 static_assert(attention_state_size(kMaxAttentionRows, kMaxFastHeadDim) +
                   attention_scratch_size(kMaxAttentionRows, kMaxFastHeadDim) <=
               kAttentionScratch);
+
+constexpr int kMaxTilesAtOnce = 8;
 
 /// First element of the 16-position group of `slot` and KV head.
 int64_t group_element(const KvPages& kv, int64_t slot, int kv_head) {
@@ -133,8 +136,7 @@ class Run {
     // With few tiles (decode of one sequence) threads share the keys, else the tiles.
     if (tiling_.n_tiles() >= 2 * pool_.n_threads() || pool_.n_threads() == 1) {
       pool_.parallel_for(tiling_.n_tiles(), 1, [&](int64_t begin, int64_t end, int thread_idx) {
-        for (int64_t i = begin; i < end; ++i)
-          run_tile(tiling_.item(i), thread_idx);
+        run_tiles(begin, end, thread_idx);
       });
       return;
     }
@@ -150,13 +152,36 @@ class Run {
     }
   }
 
-  void run_tile(const Tiling::Item& item, int thread_idx) const {
-    const AttentionTile& tile = item.tile;
-    float* state = scratch(thread_idx);
-    isa_.start(state, tile.n_rows, tile.head_dim);
-    attend_(tile, item.first_chunk, item.n_chunks, state,
-            state + attention_state_size(tile.n_rows, tile.head_dim));
-    finish(item, state);
+  /// Tiles [begin, end), some at a time: a chunk of keys and values serves all of those from the
+  /// second-level cache. Which tiles go together does not matter to their results.
+  void run_tiles(int64_t begin, int64_t end, int thread_idx) const {
+    const int head_dim = args_.kv.head_dim;
+    const int64_t state_size = attention_state_size(kMaxAttentionRows, head_dim);
+    const int64_t work_size = attention_scratch_size(kMaxAttentionRows, head_dim);
+    const auto n_fitting = static_cast<int>(
+        std::min<int64_t>(kMaxTilesAtOnce, (args_.scratch_stride - work_size) / state_size));
+    float* work = scratch(thread_idx);
+    const auto state = [&](int i) { return work + work_size + i * state_size; };
+    Tiling::Item items[kMaxTilesAtOnce];
+    for (int64_t first = begin; first < end; first += n_fitting) {
+      const auto n = static_cast<int>(std::min<int64_t>(n_fitting, end - first));
+      int chunk_begin = INT_MAX;
+      int chunk_end = 0;
+      for (int i = 0; i < n; ++i) {
+        items[i] = tiling_.item(first + i);
+        isa_.start(state(i), items[i].tile.n_rows, head_dim);
+        chunk_begin = std::min(chunk_begin, items[i].first_chunk);
+        chunk_end = std::max(chunk_end, items[i].n_chunks);
+      }
+      for (int chunk = chunk_begin; chunk < chunk_end; ++chunk) {
+        for (int i = 0; i < n; ++i) {
+          if (chunk < items[i].first_chunk || chunk >= items[i].n_chunks) continue;
+          attend_(items[i].tile, chunk, chunk + 1, state(i), work);
+        }
+      }
+      for (int i = 0; i < n; ++i)
+        finish(items[i], state(i));
+    }
   }
 
   /// One tile after the other: its chunks by all threads, each into a state of its own, merged in
@@ -165,10 +190,10 @@ class Run {
     for (int64_t i = 0; i < tiling_.n_tiles(); ++i) {
       const Tiling::Item item = tiling_.item(i);
       if (item.n_chunks - item.first_chunk < 2) {
-        run_tile(item, 0);
-        continue;
+        run_tiles(i, i + 1, 0);
+      } else {
+        run_chunks(item);
       }
-      run_chunks(item);
     }
   }
 
