@@ -6,6 +6,20 @@
 #include "cli/options.h"
 #include "cli/terminal.h"
 
+namespace {
+
+/// CLI11 only misses a sub-command where one is misspelt; a person wants to hear which word it was.
+std::string usage_error(const CLI::ParseError& error, const CLI::App& app,
+                        const std::string& first) {
+  if (first.empty() || first.front() == '-') return error.what();
+  const auto named =
+      app.get_subcommands([&](const CLI::App* command) { return command->check_name(first); });
+  if (named.empty()) return "unknown command '" + first + "'";
+  return error.what();
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   const auto console = dsctl::cli::make_terminal();
   try {
@@ -20,7 +34,8 @@ int main(int argc, char** argv) {
     } catch (const CLI::Success& wanted_help) {
       return app.exit(wanted_help);
     } catch (const CLI::ParseError& error) {
-      console->note("error: " + std::string(error.what()) + "\nRun with --help for the usage.");
+      console->note("error: " + usage_error(error, app, argc > 1 ? argv[1] : "") +
+                    "\nRun with --help for the usage.");
       return 2;
     }
     return invocation.run();

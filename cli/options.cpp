@@ -1,10 +1,12 @@
 #include "cli/options.h"
 
+#include "commands/version.h"
+
 namespace dsctl::cli {
 
 void add_commands(CLI::App& app, Invocation& invocation) {
   app.require_subcommand(1);
-  app.fallthrough();
+  app.set_version_flag("-v,--version", commands::version_text());
   add_create_command(app, invocation);
   add_list_command(app, invocation);
   add_cp_command(app, invocation);

@@ -7,8 +7,12 @@
 
 namespace dsctl::commands {
 
+std::string version_text() {
+  return "dsctl " DSCTL_VERSION;
+}
+
 int version(const VersionOptions& options, Console& console) {
-  console.print("dsctl " DSCTL_VERSION "\n");
+  console.print(version_text() + "\n");
   if (!options.verbose) return 0;
   console.print("cpu: " + engine::cpu_features().description() + "\n");
   const engine::CudaStatus cuda = engine::query_cuda();
