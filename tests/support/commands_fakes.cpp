@@ -116,7 +116,7 @@ class FakeEngine final : public engine::Engine {
     if (script_->stopped) {
       result.error = engine::SubmitError::kStopped;
       result.message = "the engine is stopped";
-    } else if (static_cast<int>(jobs_.size()) >= script_->max_queue) {
+    } else if (n_jobs_ >= script_->max_queue) {
       result.error = engine::SubmitError::kQueueFull;
       result.message = "queue full";
     } else {
@@ -133,6 +133,7 @@ class FakeEngine final : public engine::Engine {
       script_->requests.push_back(std::move(request));
       script_->max_running = std::max(script_->max_running, ++script_->n_running);
       jobs_.push_back(std::move(job));
+      ++n_jobs_;
     }
     script_->changed.notify_all();
     return result;
@@ -147,7 +148,7 @@ class FakeEngine final : public engine::Engine {
   engine::EngineStats stats() const override {
     const std::lock_guard lock(script_->mutex);
     engine::EngineStats stats;
-    stats.n_running = static_cast<int>(jobs_.size());
+    stats.n_running = n_jobs_;
     stats.max_model_len = options_.max_model_len;
     stats.weight_bytes = 1000;
     stats.kv_bytes = 24;
@@ -216,7 +217,7 @@ class FakeEngine final : public engine::Engine {
       script_->n_cancelled += n_cancelled;
       for (const Job& job : stepping)
         script_->n_running -= job.done ? 1 : 0;
-      stepping.remove_if([](const Job& job) { return job.done; });
+      n_jobs_ -= static_cast<int>(stepping.remove_if([](const Job& job) { return job.done; }));
       jobs_.splice(jobs_.begin(), stepping);
       script_->changed.notify_all();
     }
