@@ -1,0 +1,77 @@
+// Downloader: brings remote files to disk in ranged parallel chunks over kept-alive connections,
+// hashed while they arrive, with a journal from which a killed download goes on.
+//
+// On disk, beside each other: PARTIAL (the bytes, sparse until they arrive) and PARTIAL.journal
+// (which chunks are whole, with the file's size, digest and validator, so that a changed remote
+// file starts anew). The partial file is left for its owner to rename when the digest is right.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "registry/digest.h"
+#include "registry/http.h"
+
+namespace dsctl::registry {
+
+/// Where a file's bytes are now. Signed URLs expire: it is asked for again after 401, 403, 404 and
+/// when `expires_at_ms` has passed.
+struct DownloadUrl {
+  std::string url;
+  std::vector<std::string> headers;  // "Name: value", sent to exactly this URL's host
+  int64_t expires_at_ms = 0;         // steady clock; 0: not known
+};
+
+/// A file that a source offers.
+struct RemoteFile {
+  std::string path;         // inside the repository, '/'-separated, checked: relative, no ".."
+  int64_t size_bytes = -1;  // -1: not known before the first answer
+  std::optional<Digest> sha256;
+  std::string git_sha1;  // of small files in git, 40 hex digits ("blob SIZE\0content"), or empty
+  /// Called on the download's thread, again whenever a new one is needed. Throws Error.
+  std::function<DownloadUrl()> locate;
+};
+
+enum class DownloadEventType { kStarted, kProgress, kRetry, kVerifying, kFinished };
+
+/// What a download tells, on its own thread, at most ten times a second and file.
+struct DownloadEvent {
+  DownloadEventType type = DownloadEventType::kProgress;
+  size_t file_idx = 0;
+  int64_t done_bytes = 0;  // on disk and counted, bytes of an earlier run included
+  int64_t total_bytes = -1;
+  int64_t fetched_bytes = 0;  // over the network in this run, of all files
+  std::string message;        // kRetry: why
+};
+
+struct DownloadOptions {
+  int jobs = 8;                        // connections at a time, over all files
+  int64_t chunk_bytes = 32 << 20;      // journalled when whole
+  int64_t limit_bytes_per_second = 0;  // 0: no limit
+  int max_attempts = 10;               // of one chunk without a byte of progress
+  HttpOptions http;
+  std::function<void(const DownloadEvent&)> on_event;
+};
+
+/// One file to bring.
+struct DownloadTask {
+  RemoteFile file;
+  std::filesystem::path partial;
+};
+
+/// Brings all `tasks`, each to its partial path, complete, synced and verified (against sha256, or
+/// git_sha1, or else the size alone). Returns their digests. What arrived stays, with its journal,
+/// when it throws: Error names the file, what was found and expected; a wrong digest fetches only
+/// the chunks that can't be trusted again, once, then gives up and removes the partial file. An
+/// existing partial file without journal (left by git-lfs, curl or huggingface_hub) is taken up as
+/// a prefix. A stop request ends it within a second.
+std::vector<Digest> download(std::span<const DownloadTask> tasks, const DownloadOptions& options,
+                             std::stop_token stop = {});
+
+}  // namespace dsctl::registry
