@@ -33,7 +33,7 @@ CpuOps::~CpuOps() = default;
 std::unique_ptr<const WeightMatrix> CpuOps::load_matrix(std::span<const MatrixView> parts) {
   auto matrix = std::make_unique<Matrix>();
   for (const MatrixView& part : parts) {
-    matrix->parts.push_back(kernels_.make_weight(part));
+    matrix->parts.push_back(kernels_.make_weight(part, arena_));
     const auto owned = static_cast<int64_t>(matrix->parts.back()->owned_bytes());
     const bool is_tied = part.data >= table_.data && part.data < table_.data + table_bytes_;
     if (owned > 0 || !is_tied) {

@@ -71,6 +71,7 @@ class CpuOps final : public Ops {
   Communicator& comm_;
   const CpuOpsOptions options_;
   ThreadPool pool_;
+  WeightArena arena_;
   int64_t weight_bytes_ = 0;
   MatrixView table_;  // the embedding's
   int64_t table_bytes_ = 0;

@@ -8,7 +8,8 @@ namespace {
 class ReferenceKernels final : public KernelSet {
  public:
   std::string name() const override { return "reference"; }
-  std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix) const override {
+  std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix,
+                                            WeightArena& /*arena*/) const override {
     return make_reference_weight(matrix);
   }
   std::unique_ptr<LinearInput> make_input(int max_tokens, int64_t max_cols,

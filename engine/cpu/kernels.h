@@ -12,6 +12,7 @@
 #include "engine/cpu/norm.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/thread_pool.h"
+#include "engine/cpu/weight_arena.h"
 #include "engine/engine.h"
 
 namespace dsctl::engine {
@@ -23,8 +24,9 @@ class KernelSet {
   virtual ~KernelSet() = default;
   virtual std::string name() const = 0;  // "reference", "AVX-512 VNNI"
 
-  /// Prepares a weight; its bytes in the model file outlive it.
-  virtual std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix) const = 0;
+  /// Prepares a weight; its bytes in the model file outlive it. A copy goes into `arena`.
+  virtual std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix,
+                                                    WeightArena& arena) const = 0;
   /// Inputs of at most max_tokens rows of max_cols, for pools of n_threads.
   virtual std::unique_ptr<LinearInput> make_input(int max_tokens, int64_t max_cols,
                                                   int n_threads) const = 0;

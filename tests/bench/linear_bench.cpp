@@ -13,7 +13,6 @@
 
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/fast/fast_linear.h"
-#include "engine/cpu/fast/panel_memory.h"
 #include "gguf/quants/encode.h"
 
 namespace dsctl::engine::fast {
@@ -36,7 +35,8 @@ double best_seconds(int n_runs, Body&& body) {
 /// GB/s that `pool` reads from memory (256 MiB, more than any last-level cache share).
 double read_bandwidth_gb_s(ThreadPool& pool) {
   constexpr int64_t kWords = int64_t{32} << 20;
-  const PanelMemory memory = allocate_panels(kWords * 8);
+  WeightArena arena;
+  const WeightArena::Memory memory = arena.allocate(kWords * 8);
   auto* words = reinterpret_cast<uint64_t*>(memory.get());
   std::fill_n(words, kWords, 1);
   std::vector<uint64_t> sums(static_cast<size_t>(pool.n_threads()) * 8);
@@ -73,7 +73,8 @@ void run(const LinearIsa& isa, const VectorIsa& vector_isa, ThreadPool& pool, in
     for (int64_t r = 1; r < n_rows; ++r) {
       std::memcpy(bytes.data() + r * row_bytes, bytes.data(), static_cast<size_t>(row_bytes));
     }
-    const auto weight = make_weight(isa, {dtype, n_rows, n_cols, bytes.data(), row_bytes});
+    WeightArena arena;
+    const auto weight = make_weight(isa, {dtype, n_rows, n_cols, bytes.data(), row_bytes}, arena);
     constexpr int kTokens = 512;
     std::vector<float> x(static_cast<size_t>(kTokens * n_cols));
     for (float& value : x)

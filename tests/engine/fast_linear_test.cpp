@@ -180,6 +180,7 @@ double bound(DType dtype) {
 }
 
 TEST_CASE("fast linear agrees with the exact product of the dequantised weights") {
+  WeightArena arena;
   ThreadPool pool(2);
   for (const LinearIsa* isa : isas()) {
     for (const DType dtype : all_types()) {
@@ -187,7 +188,7 @@ TEST_CASE("fast linear agrees with the exact product of the dequantised weights"
         for (const int64_t n_rows : {1, 16, 37}) {
           // A gap between rows: a column slice of a wider matrix.
           const Matrix matrix = random_matrix(dtype, n_rows, n_cols, 6, 1);
-          const auto weight = make_weight(*isa, matrix.view);
+          const auto weight = make_weight(*isa, matrix.view, arena);
           for (const int n_tokens : {1, 2, 3, 5, 8, 13, 17}) {
             const auto x = random_values(n_tokens * n_cols, 2);
             const auto want = multiply_exactly(matrix, x, n_tokens);
@@ -204,6 +205,7 @@ TEST_CASE("fast linear agrees with the exact product of the dequantised weights"
 }
 
 TEST_CASE("fast linear gives a token the same bits alone and in any batch and thread count") {
+  WeightArena arena;
   ThreadPool one(1);
   ThreadPool two(2);
   ThreadPool three(3);
@@ -212,7 +214,7 @@ TEST_CASE("fast linear gives a token the same bits alone and in any batch and th
     for (const DType dtype : all_types()) {
       const int64_t n_cols = column_counts(dtype).back();
       const Matrix matrix = random_matrix(dtype, 83, n_cols, 0, 3);
-      const auto weight = make_weight(*isa, matrix.view);
+      const auto weight = make_weight(*isa, matrix.view, arena);
       const auto x = random_values(kTokens * n_cols, 4);
       std::vector<float> alone;
       for (int t = 0; t < kTokens; ++t) {
@@ -232,6 +234,7 @@ TEST_CASE("fast linear gives a token the same bits alone and in any batch and th
 }
 
 TEST_CASE("fast linear gives the same bits with AVX2 and AVX-512") {
+  WeightArena arena;
   if (isas().size() < 2) {
     WARN("no AVX-512 here");
     return;
@@ -243,7 +246,7 @@ TEST_CASE("fast linear gives the same bits with AVX2 and AVX-512") {
     const auto x = random_values(9 * n_cols, 6);
     std::vector<std::vector<float>> results;
     for (const LinearIsa* isa : isas()) {
-      results.push_back(multiply(*isa, *make_weight(*isa, matrix.view), x.data(), 9, pool));
+      results.push_back(multiply(*isa, *make_weight(*isa, matrix.view, arena), x.data(), 9, pool));
     }
     INFO(gguf::dtype_info(dtype).name);
     CHECK(results[0] == results[1]);
@@ -251,6 +254,7 @@ TEST_CASE("fast linear gives the same bits with AVX2 and AVX-512") {
 }
 
 TEST_CASE("fast linear applies several weights of different types to one input") {
+  WeightArena arena;
   ThreadPool pool(2);
   for (const LinearIsa* isa : isas()) {
     constexpr int kTokens = 11;
@@ -263,7 +267,7 @@ TEST_CASE("fast linear applies several weights of different types to one input")
     std::vector<LinearOutput> outputs;
     for (const DType dtype : {DType::Q6_K, DType::F16, DType::Q4_1, DType::IQ3_S, DType::F32}) {
       matrices.push_back(random_matrix(dtype, 50, kCols, 0, 8));
-      weights.push_back(make_weight(*isa, matrices.back().view));
+      weights.push_back(make_weight(*isa, matrices.back().view, arena));
       biases.push_back(random_values(50, 9));
       ys.emplace_back(static_cast<size_t>(kTokens * 50), NAN);
     }
@@ -285,10 +289,11 @@ TEST_CASE("fast linear applies several weights of different types to one input")
 }
 
 TEST_CASE("fast linear keeps zeros, tiny and huge values") {
+  WeightArena arena;
   ThreadPool pool(1);
   for (const LinearIsa* isa : isas()) {
     const Matrix matrix = random_matrix(DType::Q8_0, 16, 64, 0, 10);
-    const auto weight = make_weight(*isa, matrix.view);
+    const auto weight = make_weight(*isa, matrix.view, arena);
     std::vector<float> x(64, 0.0f);
     CHECK(multiply(*isa, *weight, x.data(), 1, pool) == std::vector<float>(16, 0.0f));
     x[3] = 1e-40f;  // its inverse is beyond f32
@@ -303,10 +308,11 @@ TEST_CASE("fast linear keeps zeros, tiny and huge values") {
 }
 
 TEST_CASE("a repacked weight is not larger than the file's by more than 6 %") {
+  WeightArena arena;
   for (const LinearIsa* isa : isas()) {
     for (const DType dtype : kPanelTypes) {
       const Matrix matrix = random_matrix(dtype, 64, 512, 0, 11);
-      const auto weight = make_weight(*isa, matrix.view);
+      const auto weight = make_weight(*isa, matrix.view, arena);
       const double growth =
           static_cast<double>(weight->owned_bytes()) / static_cast<double>(matrix.bytes.size());
       INFO(gguf::dtype_info(dtype).name);

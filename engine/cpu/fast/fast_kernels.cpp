@@ -14,8 +14,9 @@ class FastKernels final : public KernelSet {
       : linear_(linear_isa), vector_(vector_isa), attention_(attention_isa) {}
 
   std::string name() const override { return linear_.name; }
-  std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix) const override {
-    return fast::make_weight(linear_, matrix);
+  std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix,
+                                            WeightArena& arena) const override {
+    return fast::make_weight(linear_, matrix, arena);
   }
   std::unique_ptr<LinearInput> make_input(int max_tokens, int64_t max_cols,
                                           int n_threads) const override {

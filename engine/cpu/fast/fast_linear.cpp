@@ -9,7 +9,6 @@
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/fast/pack.h"
 #include "engine/cpu/fast/panel.h"
-#include "engine/cpu/fast/panel_memory.h"
 
 namespace dsctl::engine::fast {
 namespace {
@@ -27,14 +26,14 @@ enum class InputForm { kQuantised, kPlain };
 
 class FastWeight final : public LinearWeight {
  public:
-  FastWeight(const LinearIsa& isa, const MatrixView& view)
+  FastWeight(const LinearIsa& isa, const MatrixView& view, WeightArena& arena)
       : matrix(view),
         n_panels((view.n_rows + kPanelRows - 1) / kPanelRows),
         function(isa.panel_function(view.dtype)),
         form(panel_format(view.dtype).bits != 0 ? InputForm::kQuantised : InputForm::kPlain) {
     if (function == nullptr) return;
     panel_size = panel_bytes(view.dtype, view.n_cols);
-    panels = allocate_panels(static_cast<size_t>(n_panels * panel_size));
+    panels = arena.allocate(owned_bytes());
     // A thread for each piece, so that a large head does not hold up loading.
     const int64_t n_threads = std::clamp<int64_t>(n_panels * panel_size / kPackPieceBytes, 1,
                                                   cpu_features().n_physical_cores);
@@ -48,7 +47,7 @@ class FastWeight final : public LinearWeight {
 
   int64_t n_rows() const override { return matrix.n_rows; }
   int64_t n_cols() const override { return matrix.n_cols; }
-  size_t owned_bytes() const override { return panels.get_deleter().size_bytes; }
+  size_t owned_bytes() const override { return static_cast<size_t>(n_panels * panel_size); }
 
   int rows_of_panel(int64_t panel) const {
     return static_cast<int>(std::min<int64_t>(kPanelRows, matrix.n_rows - panel * kPanelRows));
@@ -59,7 +58,7 @@ class FastWeight final : public LinearWeight {
   const PanelFunction function;  // null: no panel form, dequantise in every call
   const InputForm form;
   int64_t panel_size = 0;
-  PanelMemory panels;
+  WeightArena::Memory panels;
 
  private:
   /// Repacks [begin, end) of the panels, and gives back the mapped pages as it goes: the peak of
@@ -249,8 +248,9 @@ void multiply_range(const LinearIsa& isa, FastInput& input, const LinearOutput& 
 
 }  // namespace
 
-std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView& matrix) {
-  return std::make_unique<FastWeight>(isa, matrix);
+std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView& matrix,
+                                          WeightArena& arena) {
+  return std::make_unique<FastWeight>(isa, matrix, arena);
 }
 
 std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, const VectorIsa& vector_isa,

@@ -6,12 +6,14 @@
 
 #include "engine/cpu/fast/isa.h"
 #include "engine/cpu/linear.h"
+#include "engine/cpu/weight_arena.h"
 
 namespace dsctl::engine::fast {
 
-/// Repacks `matrix`; its bytes are not read again, except for types without a panel form, which are
-/// dequantised where they lie in every call.
-std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView& matrix);
+/// Repacks `matrix` into `arena`; its bytes are not read again, except for types without a panel
+/// form, which are dequantised where they lie in every call.
+std::unique_ptr<LinearWeight> make_weight(const LinearIsa& isa, const MatrixView& matrix,
+                                          WeightArena& arena);
 
 std::unique_ptr<LinearInput> make_input(const LinearIsa& isa, const VectorIsa& vector_isa,
                                         int max_tokens, int64_t max_cols, int n_threads);
