@@ -242,7 +242,8 @@ class FakeEngine final : public engine::Engine {
   std::shared_ptr<EngineScript> script_;
   const engine::EngineOptions options_;
   // Under the script's mutex.
-  std::list<Job> jobs_;
+  std::list<Job> jobs_;  // without those that step
+  int n_jobs_ = 0;       // with them
   std::vector<engine::RequestId> cancelled_;
   engine::RequestId last_id_ = 0;
   bool ending_ = false;
