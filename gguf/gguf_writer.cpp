@@ -1,82 +1,16 @@
 #include "gguf/gguf_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "gguf/error.h"
+#include "gguf/new_file.h"
 #include "gguf/printable.h"
 #include "gguf/split.h"
 
 namespace dsctl::gguf {
 namespace {
-
-/// A file under a temporary name that disappears unless `publish` gives it its own.
-class NewFile {
- public:
-  explicit NewFile(std::filesystem::path path) : path_(std::move(path)) {
-    // The process id keeps two writers of one path apart; O_EXCL makes sure.
-    temp_path_ = path_.string() + ".tmp-" + std::to_string(::getpid());
-    fd_ = ::open(temp_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd_ < 0) fail("can't be created");
-  }
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  ~NewFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!published_) ::unlink(temp_path_.c_str());
-  }
-
-  void write(const void* data, size_t size_bytes) {
-    const auto* next = static_cast<const char*>(data);
-    position_ += size_bytes;
-    while (size_bytes > 0) {
-      const ssize_t written = ::write(fd_, next, size_bytes);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) fail("can't be written");
-      next += written;
-      size_bytes -= static_cast<size_t>(written);
-    }
-  }
-  void write(const std::string& text) { write(text.data(), text.size()); }
-
-  void pad_to(uint64_t alignment) {
-    const uint64_t end = (position_ + alignment - 1) / alignment * alignment;
-    write(std::string(end - position_, '\0'));
-  }
-
-  void publish() {
-    if (::fsync(fd_) != 0) fail("can't be synced");
-    if (::close(std::exchange(fd_, -1)) != 0) fail("can't be closed");
-    if (::rename(temp_path_.c_str(), path_.c_str()) != 0) fail("can't be renamed into place");
-    published_ = true;
-    sync_directory();
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(path_.string() + ": " + what + ": " + std::strerror(errno));
-  }
-  void sync_directory() const {
-    const std::filesystem::path parent = path_.parent_path();
-    const int fd =
-        ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;  // not readable to us: the rename is still atomic, only later durable
-    ::fsync(fd);
-    ::close(fd);
-  }
-
-  std::filesystem::path path_;
-  std::string temp_path_;
-  int fd_ = -1;
-  uint64_t position_ = 0;
-  bool published_ = false;
-};
 
 template <typename T>
 void append_scalar(std::string& out, T value) {
@@ -100,7 +34,7 @@ uint64_t round_up(uint64_t value, uint64_t alignment) {
 }
 
 /// Bytes of a tensor, or an Error when its dims are broken.
-size_t tensor_size_bytes(std::string_view name, DType dtype, std::span<const int64_t> dims) {
+int64_t tensor_size_bytes(std::string_view name, DType dtype, std::span<const int64_t> dims) {
   const DTypeInfo& info = dtype_info(dtype);
   const bool positive = std::all_of(dims.begin(), dims.end(), [](int64_t dim) { return dim > 0; });
   if (dims.empty() || dims.size() > 4 || !positive || dims[0] % info.block_elems != 0) {
@@ -117,7 +51,7 @@ size_t tensor_size_bytes(std::string_view name, DType dtype, std::span<const int
       throw Error(std::string(name) + ": its dimensions multiply to more than 2^63 bytes");
     }
   }
-  return static_cast<size_t>(size_bytes);
+  return size_bytes;
 }
 
 /// The bytes of `values`, narrowed to the width they have in the file.
@@ -262,16 +196,12 @@ void GgufWriter::add_array_value(std::string_view key, const ArrayValue& array) 
 }
 
 GgufWriter::Tensor& GgufWriter::new_tensor(std::string_view name, DType dtype,
-                                           std::span<const int64_t> dims, size_t size_bytes) {
+                                           std::span<const int64_t> dims) {
   if (name.empty() || name.size() > 63) {
     throw Error("tensor name '" + printable(name) + "' has " + std::to_string(name.size()) +
                 " bytes, expected 1 to 63");
   }
-  const size_t expected = tensor_size_bytes(name, dtype, dims);
-  if (size_bytes != expected) {
-    throw Error(std::string(name) + ": has " + std::to_string(size_bytes) +
-                " bytes of data, expected " + std::to_string(expected));
-  }
+  const int64_t size_bytes = tensor_size_bytes(name, dtype, dims);
   if (!names_.emplace(name).second) {
     throw Error("tensor " + printable(name) + " was added twice");
   }
@@ -279,7 +209,28 @@ GgufWriter::Tensor& GgufWriter::new_tensor(std::string_view name, DType dtype,
   tensor.name = name;
   tensor.dtype = dtype;
   tensor.dims.assign(dims.begin(), dims.end());
+  tensor.size_bytes = size_bytes;
   return tensor;
+}
+
+GgufWriter::Tensor& GgufWriter::new_tensor(std::string_view name, DType dtype,
+                                           std::span<const int64_t> dims, size_t size_bytes) {
+  const int64_t expected = tensor_size_bytes(name, dtype, dims);
+  if (size_bytes != static_cast<size_t>(expected)) {
+    throw Error(std::string(name) + ": has " + std::to_string(size_bytes) +
+                " bytes of data, expected " + std::to_string(expected));
+  }
+  return new_tensor(name, dtype, dims);
+}
+
+void GgufWriter::declare_tensor(std::string_view name, DType dtype, std::span<const int64_t> dims) {
+  new_tensor(name, dtype, dims).is_declared = true;
+}
+
+std::optional<std::span<const std::byte>> GgufWriter::data(size_t idx) const {
+  const Tensor& tensor = tensors_[idx];
+  if (tensor.is_declared) return std::nullopt;
+  return tensor.data;
 }
 
 void GgufWriter::add_tensor(std::string_view name, DType dtype, std::span<const int64_t> dims,
@@ -300,14 +251,16 @@ void GgufWriter::add_tensor_view(std::string_view name, DType dtype, std::span<c
   new_tensor(name, dtype, dims, data.size()).data = data;
 }
 
-void GgufWriter::write_file(const std::filesystem::path& path, const std::string& metadata,
-                            uint64_t n_metadata, std::span<const Tensor> tensors) const {
-  std::string header = "GGUF";
+GgufLayout GgufWriter::layout(const std::string& metadata, uint64_t n_metadata,
+                              std::span<const Tensor> tensors) const {
+  GgufLayout layout;
+  std::string& header = layout.header;
+  header = "GGUF";
   append_scalar(header, options_.version);
   append_scalar(header, uint64_t{tensors.size()});
   append_scalar(header, n_metadata);
   header += metadata;
-  uint64_t offset = 0;
+  int64_t offset = 0;
   for (const Tensor& tensor : tensors) {
     append_text(header, tensor.name);
     append_scalar(header, static_cast<uint32_t>(tensor.dims.size()));
@@ -315,15 +268,39 @@ void GgufWriter::write_file(const std::filesystem::path& path, const std::string
       append_scalar(header, dim);
     append_scalar(header, static_cast<uint32_t>(tensor.dtype));
     append_scalar(header, offset);
-    offset += round_up(tensor.data.size(), options_.alignment);
+    layout.tensors.push_back({tensor.name, offset, tensor.size_bytes});
+    const int64_t padding = (-tensor.size_bytes) & (int64_t{options_.alignment} - 1);
+    if (__builtin_add_overflow(offset, tensor.size_bytes, &offset) ||
+        __builtin_add_overflow(offset, padding, &offset)) {
+      throw Error("the tensors take more than 2^63 bytes together");
+    }
   }
-  NewFile file(path);
-  file.write(header);
-  file.pad_to(options_.alignment);
+  header.resize(round_up(header.size(), options_.alignment));
+  const auto data_start = static_cast<int64_t>(header.size());
+  for (GgufLayout::Tensor& tensor : layout.tensors)
+    tensor.offset_bytes += data_start;
+  if (__builtin_add_overflow(data_start, offset, &layout.size_bytes)) {
+    throw Error("the tensors take more than 2^63 bytes together");
+  }
+  return layout;
+}
+
+GgufLayout GgufWriter::layout() const {
+  return layout(metadata_, n_metadata_, tensors_);
+}
+
+void GgufWriter::write_file(const std::filesystem::path& path, const std::string& metadata,
+                            uint64_t n_metadata, std::span<const Tensor> tensors) const {
   for (const Tensor& tensor : tensors) {
-    file.write(tensor.data.data(), tensor.data.size());
-    file.pad_to(options_.alignment);
+    if (!tensor.is_declared) continue;
+    throw Error(tensor.name + ": was declared without data: GgufStreamWriter writes such a file");
   }
+  const GgufLayout places = layout(metadata, n_metadata, tensors);
+  NewFile file(path);
+  file.reserve(places.size_bytes);
+  file.write_at(0, places.header);
+  for (size_t i = 0; i < tensors.size(); ++i)
+    file.write_at(places.tensors[i].offset_bytes, tensors[i].data);
   file.publish();
 }
 

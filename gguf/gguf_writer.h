@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -43,6 +45,18 @@ struct SplitOptions {
   int n_shards = 0;             // exactly so many, with about the same number of tensors each; or
   int n_tensors_per_shard = 0;  // at most so many tensors each
   enum class FirstShard { WithTensors, MetadataOnly } first_shard = FirstShard::WithTensors;
+};
+
+/// Where everything of a file lies before it is written.
+struct GgufLayout {
+  struct Tensor {
+    std::string name;
+    int64_t offset_bytes = 0;  // from the start of the file
+    int64_t size_bytes = 0;
+  };
+  std::string header;  // all before the first tensor's data, padding included
+  std::vector<Tensor> tensors;
+  int64_t size_bytes = 0;  // of the whole file
 };
 
 /// A model on its way to disk. Keys and names are checked when they are added.
@@ -93,9 +107,21 @@ class GgufWriter {
   void add_tensor_view(std::string_view name, DType dtype, std::span<const int64_t> dims,
                        std::span<const std::byte> data);
 
-  size_t n_tensors() const { return tensors_.size(); }
+  /// Declares a tensor without data, for GgufStreamWriter, which gets the data piece by piece.
+  void declare_tensor(std::string_view name, DType dtype, std::span<const int64_t> dims);
+  void declare_tensor(std::string_view name, DType dtype, std::initializer_list<int64_t> dims) {
+    declare_tensor(name, dtype, std::span(dims.begin(), dims.size()));
+  }
 
-  /// Writes one file: to a temporary name beside `path`, synced, then renamed. Throws Error.
+  size_t n_tensors() const { return tensors_.size(); }
+  /// The data that tensor `idx` was added with; nothing when it was only declared.
+  std::optional<std::span<const std::byte>> data(size_t idx) const;
+
+  /// The header and the places of the tensors of the file that `write` would make.
+  GgufLayout layout() const;
+
+  /// Writes one file: to a temporary name beside `path`, synced, then renamed. Throws Error, also
+  /// when a tensor was only declared.
   void write(const std::filesystem::path& path) const;
 
   /// Writes `<prefix>-NNNNN-of-NNNNN.gguf` into `directory` and returns their paths in order. Only
@@ -109,6 +135,8 @@ class GgufWriter {
     std::string name;
     DType dtype = DType::F32;
     std::vector<int64_t> dims;
+    int64_t size_bytes = 0;
+    bool is_declared = false;  // without data
     std::vector<std::byte> owned;
     std::span<const std::byte> data;
   };
@@ -118,8 +146,11 @@ class GgufWriter {
   void append(const void* data, size_t size_bytes);
   void append_string(std::string_view text);
   void add_array_value(std::string_view key, const ArrayValue& array);
+  Tensor& new_tensor(std::string_view name, DType dtype, std::span<const int64_t> dims);
   Tensor& new_tensor(std::string_view name, DType dtype, std::span<const int64_t> dims,
                      size_t size_bytes);
+  GgufLayout layout(const std::string& metadata, uint64_t n_metadata,
+                    std::span<const Tensor> tensors) const;
   void write_file(const std::filesystem::path& path, const std::string& metadata,
                   uint64_t n_metadata, std::span<const Tensor> tensors) const;
 

@@ -1,5 +1,8 @@
 #include "gguf/printable.h"
 
+#include <array>
+#include <cstdio>
+
 namespace dsctl::gguf {
 namespace {
 
@@ -39,6 +42,22 @@ std::string printable(std::string_view text, size_t max_bytes) {
   }
   if (!text.empty()) out += "...";
   return out;
+}
+
+std::string printable_size(int64_t size_bytes) {
+  constexpr std::array<const char*, 6> kUnits{"kB", "MB", "GB", "TB", "PB", "EB"};
+  if (size_bytes < 1000) return std::to_string(size_bytes) + " bytes";
+  double value = static_cast<double>(size_bytes) / 1000;
+  size_t unit = 0;
+  // 999.5 would print as 1000 of its unit.
+  while (value >= 999.5 && unit + 1 < kUnits.size()) {
+    value /= 1000;
+    ++unit;
+  }
+  std::array<char, 32> text{};
+  const char* pattern = value < 9.995 ? "%.2f %s" : value < 99.95 ? "%.1f %s" : "%.0f %s";
+  std::snprintf(text.data(), text.size(), pattern, value, kUnits[unit]);
+  return text.data();
 }
 
 }  // namespace dsctl::gguf
