@@ -34,11 +34,19 @@ struct RemoteFile {
   int64_t size_bytes = -1;  // -1: not known before the first answer
   std::optional<Digest> sha256;
   std::string git_sha1;  // of small files in git, 40 hex digits ("blob SIZE\0content"), or empty
-  /// Called on the download's thread, again whenever a new one is needed. Throws Error.
+  /// Called on a thread of the download's, one call at a time, again whenever a new one is needed.
+  /// Throws Error. Should heed the stop token that download() was given.
   std::function<DownloadUrl()> locate;
 };
 
-enum class DownloadEventType { kStarted, kProgress, kRetry, kVerifying, kFinished };
+enum class DownloadEventType {
+  kStarted,
+  kProgress,
+  kRetry,      // something failed and is tried again; `message` says what
+  kWaiting,    // another process is fetching the same file; `message` says so
+  kVerifying,  // everything is here, the digest is not yet
+  kFinished
+};
 
 /// What a download tells, on its own thread, at most ten times a second and file.
 struct DownloadEvent {
@@ -47,7 +55,7 @@ struct DownloadEvent {
   int64_t done_bytes = 0;  // on disk and counted, bytes of an earlier run included
   int64_t total_bytes = -1;
   int64_t fetched_bytes = 0;  // over the network in this run, of all files
-  std::string message;        // kRetry: why
+  std::string message;        // kRetry, kWaiting
 };
 
 struct DownloadOptions {
@@ -63,6 +71,10 @@ struct DownloadOptions {
 struct DownloadTask {
   RemoteFile file;
   std::filesystem::path partial;
+  /// Where the file goes when it is verified, on the same file system: renamed while the lock is
+  /// still held, so that of several processes that want the file one fetches and the others find
+  /// it. Empty: it stays at `partial` for its owner to rename.
+  std::filesystem::path target = {};
 };
 
 /// Brings all `tasks`, each to its partial path, complete, synced and verified (against sha256, or

@@ -4,26 +4,30 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#include "registry/url.h"
 
 namespace dsctl::registry {
 
 /// A request for a small document.
 struct HttpRequest {
-  std::string method = "GET";        // GET, HEAD, POST
-  std::string url;                   // http or https, at most 16 KiB
-  std::vector<std::string> headers;  // "Name: value", without line breaks
-  std::string body;
+  std::string method = "GET";             // GET, HEAD, POST, PUT, PATCH, DELETE
+  std::string url = {};                   // http or https, at most 16 KiB
+  std::vector<std::string> headers = {};  // "Name: value", without line breaks
+  std::string body = {};
   /// Bytes wanted, both ends included; absent: all. A server may answer 200 with everything.
-  std::optional<std::pair<int64_t, int64_t>> range;
-  /// Redirects to follow; 0: the 3xx answer is returned. Headers of this request named
-  /// Authorization or Cookie never travel to another scheme, host or port.
+  std::optional<std::pair<int64_t, int64_t>> range = std::nullopt;
+  /// Redirects to follow; 0: the 3xx answer is returned. Nothing that may hold a secret (see
+  /// request_target.h) travels to another scheme, host or port.
   int max_redirects = 10;
   size_t max_body_bytes = 32 << 20;  // a longer answer is an error, or cut where `range` is given
   int retries = 5;                   // of network errors, 408, 429 and 5xx; honours Retry-After
@@ -45,7 +49,12 @@ struct HttpOptions {
   int connect_timeout_ms = 15'000;
   int stall_timeout_ms = 30'000;  // no byte for so long ends an attempt
   int first_retry_ms = 500;       // doubled each time, with jitter, up to 30 s
-  std::string ca_file;            // empty: the system's
+  /// Longest wait that a Retry-After header may ask for. A longer one is cut; HttpClient returns
+  /// the answer instead, so that its caller can say how long the server wants to be left alone.
+  int max_asked_wait_ms = 120'000;
+  std::string ca_file;  // empty: $SSL_CERT_FILE, else the system's
+  /// Told before each wait of HttpClient: what failed and how long the wait is.
+  std::function<void(const std::string&)> on_retry;
 };
 
 /// Keeps connections alive between requests. One thread at a time.
@@ -67,12 +76,5 @@ class HttpClient {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-/// `url` without user info, query and fragment: what may be shown.
-std::string printable_url(std::string_view url);
-/// `text` with everything but unreserved characters as %XX; `keep` are left as they are.
-std::string percent_encode(std::string_view text, std::string_view keep = "");
-/// `reference` seen from `base` (RFC 3986).
-std::string resolve_url(std::string_view base, std::string_view reference);
 
 }  // namespace dsctl::registry
