@@ -1,0 +1,9 @@
+#include "gguf/quants/encode_formats.h"
+
+namespace dsctl::gguf {
+
+RowsEncoder encoder_avx512(DType dtype) {
+  return encoder_of(dtype);
+}
+
+}  // namespace dsctl::gguf
