@@ -10,8 +10,7 @@
 namespace dsctl::engine {
 
 int64_t KvLayout::block_bytes() const {
-  const int64_t elements = int64_t{2} * n_layers * n_kv_heads * block_size * head_dim;
-  return gguf::row_size_bytes(dtype, elements);
+  return gguf::row_size_bytes(dtype, n_layers * block_size * shape.n_values());
 }
 
 int choose_n_kv_blocks(const EngineOptions& options, int max_model_len, int64_t block_bytes,

@@ -9,14 +9,27 @@
 
 namespace dsctl::engine {
 
-/// One rank's cache: for each layer keys and values, (n_blocks, n_kv_heads, block_size, head_dim).
+/// What a layer keeps of a token: a key and a value for each KV head, or, when latent_dim is given,
+/// one row of so many values that is key and value of all heads (multi-head latent attention).
+struct KvShape {
+  int n_kv_heads = 0;  // this rank's
+  int head_dim = 0;
+  int latent_dim = 0;  // replicated: every rank has all of it
+
+  /// Values of one token in one layer.
+  int64_t n_values() const {
+    return latent_dim > 0 ? latent_dim : int64_t{2} * n_kv_heads * head_dim;
+  }
+};
+
+/// One rank's cache: for each layer keys and values, (n_blocks, n_kv_heads, block_size, head_dim)
+/// each, or latent rows, (n_blocks, block_size, latent_dim).
 struct KvLayout {
   gguf::DType dtype = gguf::DType::F32;  // F32 or F16
   int n_layers = 0;
   int n_blocks = 0;
   int block_size = 0;
-  int n_kv_heads = 0;  // this rank's
-  int head_dim = 0;
+  KvShape shape;
 
   /// Of all layers, keys and values.
   int64_t block_bytes() const;

@@ -61,12 +61,13 @@ ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& option
   limits_.block_size = options.block_size;
   limits_.eog_token_ids = eog_tokens(file);
 
-  KvLayout whole{kKvType,           config.n_layers, 1, options.block_size,
-                 config.n_kv_heads, config.head_dim};
+  const KvLayout whole{kKvType, config.n_layers, 1, options.block_size, config.kv_shape()};
+  // Ranks share the heads, but each has all of a latent cache.
+  const int n_copies = config.mla.latent_dim > 0 ? options.tp_size : 1;
+  const int64_t block_bytes = whole.block_bytes() * n_copies;
   limits_.n_kv_blocks =
-      choose_n_kv_blocks(options, limits_.max_model_len, whole.block_bytes(), free_host_bytes());
-  whole.n_blocks = limits_.n_kv_blocks;
-  limits_.kv_bytes = whole.total_bytes();
+      choose_n_kv_blocks(options, limits_.max_model_len, block_bytes, free_host_bytes());
+  limits_.kv_bytes = block_bytes * limits_.n_kv_blocks;
 
   ranks_.resize(static_cast<size_t>(options.tp_size));
   threads_.run([&](int rank) { load_rank(file, options, config, architecture, rank); });
@@ -89,13 +90,11 @@ void ModelWorker::load_rank(const gguf::GgufFile& file, const EngineOptions& opt
                                              .max_context = limits_.max_model_len});
   WeightLoader loader(file, {rank, options.tp_size}, *loaded->ops);
   loaded->model = architecture.load(config, {.max_model_len = limits_.max_model_len}, loader);
-  const HeadShape heads = loaded->model->heads();
   loaded->ops->finish_loading({.dtype = kKvType,
                                .n_layers = config.n_layers,
                                .n_blocks = limits_.n_kv_blocks,
                                .block_size = limits_.block_size,
-                               .n_kv_heads = heads.n_kv_heads,
-                               .head_dim = heads.head_dim},
+                               .shape = loaded->model->kv_shape()},
                               config.vocab_size);
   ranks_[static_cast<size_t>(rank)] = std::move(loaded);
 }

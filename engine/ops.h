@@ -24,6 +24,7 @@
 #include "engine/batch.h"
 #include "engine/kv_cache.h"
 #include "engine/rope.h"
+#include "engine/routing.h"
 #include "engine/tensor.h"
 
 namespace dsctl::engine {
@@ -64,10 +65,27 @@ struct HeadShape {
   int qkv_cols() const { return q_cols() + 2 * kv_cols(); }
 };
 
+/// Multi-head latent attention (DeepSeek-V2), this rank's heads. A token's query row holds for each
+/// head nope_dim values that stay and rope_dim that are rotated. Of a token the cache keeps one row
+/// for all heads: latent_dim values, the compressed key and value, then the rotated key's rope_dim.
+/// Head h's key is [W_k,h latent | rotated key], its value W_v,h latent.
+struct MlaShape {
+  int n_heads = 0;
+  int nope_dim = 0;
+  int rope_dim = 0;
+  int latent_dim = 0;
+  int value_dim = 0;
+
+  int q_cols() const { return n_heads * (nope_dim + rope_dim); }
+  int latent_cols() const { return latent_dim + rope_dim; }  // of a row of the cache
+  int out_cols() const { return n_heads * value_dim; }
+};
+
 /// out = [W_0 h | W_1 h | ...] + bias with h = rmsnorm(x, norm).
 struct NormLinear {
   Buffer out;                            // (rows, outputs of all parts)
-  Buffer x;                              // (rows, dim)
+  Buffer x;                              // (rows, >= x_cols)
+  int x_cols = 0;                        // dim, where x is wider: its first columns; 0: all
   const WeightVector* norm = nullptr;    // (dim)
   const WeightMatrix* weight = nullptr;  // parts of (outputs, dim)
   const WeightVector* bias = nullptr;    // (outputs of all parts) or null
@@ -99,6 +117,36 @@ struct Attention {
   int window = 0;        // a query attends to so many positions, its own included; 0: all
 };
 
+/// Per head: the last rope_dim values of q are rotated in place. Of kv's columns from kv_col on,
+/// the latent is normalised, the shared key rotated; both go to the cache slots of
+/// batch.slot_mapping.
+struct MlaStore {
+  Buffer q;        // (rows, >= shape.q_cols()), queries in its first columns
+  Buffer kv;       // (rows, >= kv_col + shape.latent_cols()), may be q; scratch afterwards
+  int kv_col = 0;  // latent, then key
+  MlaShape shape;
+  int layer_idx = 0;
+  const WeightVector* norm = nullptr;  // (latent_dim)
+  float eps = 0.0f;
+  RopeId rope;
+};
+
+/// out[out_col + h * value_dim ...] = W_v,h z_h with z_h = sum over the context of softmax(scale s)
+/// latent, s = (W_k,h^T q_nope,h) . latent + q_rope,h . key: the absorbed form, which never makes a
+/// head's keys and values, in prefill as in decode, so that a prompt's cutting does not show in the
+/// bits. (A form that does makes three times fewer products for long chunks; an implementation may
+/// take it where it keeps the promise above.) The other columns of out are left alone.
+struct MlaAttention {
+  Buffer out;  // (rows, >= out_col + shape.out_cols())
+  Buffer q;    // (rows, >= shape.q_cols()), after mla_store
+  MlaShape shape;
+  int layer_idx = 0;
+  int out_col = 0;
+  float scale = 1.0f;
+  const WeightMatrix* k_up = nullptr;  // load_heads: W_k^T, (latent_dim, nope_dim) a head
+  const WeightMatrix* v_up = nullptr;  // load_heads: W_v, (value_dim, latent_dim) a head
+};
+
 /// x += y, or x += rmsnorm(y, post_norm), with y = sum over the ranks of W input, + bias.
 struct LinearAdd {
   Buffer x;                                 // (rows, dim), replicated
@@ -117,6 +165,36 @@ struct GatedFfn {
   const WeightMatrix* gate_up = nullptr;    // load_gate_up of two (this rank's ffn_dim, dim)
   const WeightMatrix* down = nullptr;       // (dim, this rank's ffn_dim)
   const WeightVector* post_norm = nullptr;  // (dim) or null
+  Activation activation = Activation::kSilu;
+  float eps = 0.0f;
+};
+
+/// How a stack of matrices is applied, one for each head: y_h = W_h x_h, or y_h = W_h^T x_h for the
+/// files that keep the other orientation (attn_kv_b).
+enum class HeadProduct { kPlain, kTransposed };
+
+/// This rank's part of a layer's experts: whole ones, or of each the same columns of the
+/// feed-forward network.
+struct ExpertViews {
+  MatrixStack gate;      // (ffn_dim, dim) each
+  MatrixStack up;        // (ffn_dim, dim) each
+  MatrixStack down;      // (dim, ffn_dim) each
+  int first_expert = 0;  // the stacks' first one, of all the layer's
+  Routing routing;       // how the layer's tokens choose
+};
+
+/// x += sum over the ranks of (shared(h) + sum over the chosen experts e of weight_e expert_e(h)),
+/// with h = rmsnorm(x, norm), weights and choice by the experts' routing from router h, and
+/// expert(h) = down (activation(gate h) * (up h)). A token's experts are added to the shared one
+/// in ascending order. Every rank routes for itself, from the same bits.
+struct MoeFfn {
+  Buffer x;                                      // (rows, dim), replicated
+  const WeightVector* norm = nullptr;            // (dim)
+  const WeightMatrix* router = nullptr;          // (n_experts, dim), replicated
+  const WeightVector* router_bias = nullptr;     // (n_experts) or null
+  const WeightMatrix* experts = nullptr;         // load_experts
+  const WeightMatrix* shared_gate_up = nullptr;  // load_gate_up of (shared ffn_dim, dim), or null
+  const WeightMatrix* shared_down = nullptr;     // (dim, shared ffn_dim), or null
   Activation activation = Activation::kSilu;
   float eps = 0.0f;
 };
@@ -144,6 +222,10 @@ class Ops {
   /// The two parts of gated_ffn, of one shape: a GPU lays their rows side by side.
   virtual std::unique_ptr<const WeightMatrix> load_gate_up(const MatrixView& gate,
                                                            const MatrixView& up) = 0;
+  /// One matrix for each of this rank's heads.
+  virtual std::unique_ptr<const WeightMatrix> load_heads(const MatrixStack& matrices,
+                                                         HeadProduct product) = 0;
+  virtual std::unique_ptr<const WeightMatrix> load_experts(const ExpertViews& experts) = 0;
   virtual std::unique_ptr<const WeightVector> load_vector(std::span<const float> values) = 0;
   /// The embedding table: rows are read one by one.
   virtual std::unique_ptr<const WeightMatrix> load_embedding(const MatrixView& table) = 0;
@@ -165,11 +247,14 @@ class Ops {
   virtual void norm_linear(const NormLinear& args) = 0;
   virtual void rope_store(const RopeStore& args) = 0;
   virtual void attention(const Attention& args) = 0;
+  virtual void mla_store(const MlaStore& args) = 0;
+  virtual void mla_attention(const MlaAttention& args) = 0;
   /// From here on rows are only those of batch.sample_rows, in their order: what the last layer
   /// does after its attention is wanted for no others. `buffers` are those that are still read.
   virtual void keep_sampled_rows(std::initializer_list<Buffer> buffers) = 0;
   virtual void linear_add(const LinearAdd& args) = 0;
   virtual void gated_ffn(const GatedFfn& args) = 0;
+  virtual void moe_ffn(const MoeFfn& args) = 0;
   virtual void head(const Head& args) = 0;
 
   // After head, on rank 0.

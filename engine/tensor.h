@@ -26,6 +26,20 @@ struct MatrixView {
   const std::byte* row(int64_t row_idx) const { return data + row_idx * row_stride_bytes; }
 };
 
+/// Matrices of one shape that lie at equal distances: the experts of a layer, or one matrix for
+/// each head.
+struct MatrixStack {
+  MatrixView first;
+  int n_matrices = 0;
+  int64_t stride_bytes = 0;  // from one matrix to the next
+
+  MatrixView operator[](int64_t idx) const {
+    MatrixView view = first;
+    view.data += idx * stride_bytes;
+    return view;
+  }
+};
+
 /// Rows of f32, read.
 struct Rows {
   const float* data = nullptr;  // (n_rows, n_cols), rows `stride` floats apart

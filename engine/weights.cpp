@@ -71,6 +71,37 @@ MatrixView WeightLoader::row(const std::string& name, int64_t n_rows, int64_t n_
           .is_mapped = true};
 }
 
+MatrixStack WeightLoader::stack(const std::string& name, int64_t n_matrices, int64_t n_rows,
+                                int64_t n_cols, Range matrices, Range rows, Range cols) const {
+  assert(matrices.begin >= 0 && matrices.end <= n_matrices);
+  assert(rows.begin >= 0 && rows.end <= n_rows);
+  const gguf::TensorInfo* found = file_.find_tensor(name);
+  if (found == nullptr) throw Error(name + ": tensor missing");
+  const auto& dims = found->dims;
+  const bool fits = dims[0] == n_cols && dims[3] == 1 &&
+                    ((dims[1] == n_rows && dims[2] == n_matrices) ||
+                     (dims[1] == n_rows * n_matrices && dims[2] == 1));
+  if (!fits) {
+    const int64_t expected[3] = {n_cols, n_rows, n_matrices};
+    throw Error(name + ": shape " + shape_text(dims.data(), found->n_dims) + ", expected " +
+                shape_text(expected, 3));
+  }
+  assert(cols.begin % gguf::dtype_info(found->dtype).block_elems == 0);
+  assert(cols.size() % gguf::dtype_info(found->dtype).block_elems == 0 && cols.end <= n_cols);
+  const int64_t row_bytes = gguf::row_size_bytes(found->dtype, n_cols);
+  const int64_t matrix_bytes = row_bytes * n_rows;
+  const int64_t offset_bytes = matrices.begin * matrix_bytes + rows.begin * row_bytes +
+                               gguf::row_size_bytes(found->dtype, cols.begin);
+  return {.first = {.dtype = found->dtype,
+                    .n_rows = rows.size(),
+                    .n_cols = cols.size(),
+                    .data = found->data + offset_bytes,
+                    .row_stride_bytes = row_bytes,
+                    .is_mapped = true},
+          .n_matrices = static_cast<int>(matrices.size()),
+          .stride_bytes = matrix_bytes};
+}
+
 VectorPtr WeightLoader::find_vector(const std::string& name, int64_t n) {
   return has(name) ? vector(name, n) : nullptr;
 }

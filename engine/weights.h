@@ -42,6 +42,12 @@ class WeightLoader {
   /// row.
   MatrixView row(const std::string& name, int64_t n_rows, int64_t n_cols, Range cols) const;
 
+  /// Of `n_matrices` such matrices the ones in `matrices`, of each the outputs `rows` and the
+  /// inputs `cols` (cut as above). The tensor has three dimensions, or two with the matrices one
+  /// below the other.
+  MatrixStack stack(const std::string& name, int64_t n_matrices, int64_t n_rows, int64_t n_cols,
+                    Range matrices, Range rows, Range cols) const;
+
   // Weights in the Ops's form.
 
   MatrixPtr matrix(const std::vector<MatrixView>& parts) { return ops_.load_matrix(parts); }

@@ -9,12 +9,38 @@
 #include "engine/shard.h"
 
 namespace dsctl::engine {
+namespace {
+
+/// Tokens whose absorbed queries are held at once.
+constexpr int kMlaTile = 64;
+
+}  // namespace
 
 /// One or several weights in the kernels' form; of an embedding table only the view.
 class CpuOps::Matrix final : public WeightMatrix {
  public:
   std::vector<std::unique_ptr<LinearWeight>> parts;
   MatrixView table;
+};
+
+/// One matrix for each head, where it lies.
+class CpuOps::Heads final : public WeightMatrix {
+ public:
+  MatrixStack matrices;
+  HeadProduct product = HeadProduct::kPlain;
+};
+
+/// A layer's experts, those of this rank.
+class CpuOps::Experts final : public WeightMatrix {
+ public:
+  struct Expert {
+    std::unique_ptr<LinearWeight> gate;
+    std::unique_ptr<LinearWeight> up;
+    std::unique_ptr<LinearWeight> down;
+  };
+  std::vector<Expert> experts;
+  int first_expert = 0;
+  Routing routing;
 };
 
 struct CpuOps::Vector final : public WeightVector {
@@ -32,17 +58,55 @@ CpuOps::~CpuOps() = default;
 
 std::unique_ptr<const WeightMatrix> CpuOps::load_matrix(std::span<const MatrixView> parts) {
   auto matrix = std::make_unique<Matrix>();
-  for (const MatrixView& part : parts) {
-    matrix->parts.push_back(kernels_.make_weight(part, arena_));
-    const auto owned = static_cast<int64_t>(matrix->parts.back()->owned_bytes());
-    const bool is_tied = part.data >= table_.data && part.data < table_.data + table_bytes_;
-    if (owned > 0 || !is_tied) {
-      weight_bytes_ +=
-          owned > 0 ? owned : part.n_rows * gguf::row_size_bytes(part.dtype, part.n_cols);
-    }
-    max_inputs_ = std::max(max_inputs_, part.n_cols);
-  }
+  for (const MatrixView& part : parts)
+    matrix->parts.push_back(make_weight(part));
   return matrix;
+}
+
+std::unique_ptr<LinearWeight> CpuOps::make_weight(const MatrixView& view) {
+  auto weight = kernels_.make_weight(view, arena_);
+  const auto owned = static_cast<int64_t>(weight->owned_bytes());
+  const bool is_tied = view.data >= table_.data && view.data < table_.data + table_bytes_;
+  if (owned > 0) {
+    weight_bytes_ += owned;
+  } else if (!is_tied) {
+    weight_bytes_ += view.n_rows * gguf::row_size_bytes(view.dtype, view.n_cols);
+  }
+  max_inputs_ = std::max(max_inputs_, view.n_cols);
+  return weight;
+}
+
+/// Used where they lie: each is read once in a step, and dequantised once for all its tokens.
+std::unique_ptr<const WeightMatrix> CpuOps::load_heads(const MatrixStack& matrices,
+                                                       HeadProduct product) {
+  auto heads = std::make_unique<Heads>();
+  heads->matrices = matrices;
+  heads->product = product;
+  const MatrixView& first = matrices.first;
+  weight_bytes_ +=
+      matrices.n_matrices * first.n_rows * gguf::row_size_bytes(first.dtype, first.n_cols);
+  max_head_cols_ = std::max(max_head_cols_, first.n_cols);
+  // One side of every head's matrices is the latent.
+  max_latent_ = std::max(max_latent_, matrices.n_matrices * std::max(first.n_rows, first.n_cols));
+  return heads;
+}
+
+std::unique_ptr<const WeightMatrix> CpuOps::load_experts(const ExpertViews& views) {
+  assert(views.gate.n_matrices == views.up.n_matrices);
+  assert(views.gate.n_matrices == views.down.n_matrices);
+  auto experts = std::make_unique<Experts>();
+  experts->first_expert = views.first_expert;
+  experts->routing = views.routing;
+  for (int i = 0; i < views.gate.n_matrices; ++i) {
+    experts->experts.push_back(
+        {make_weight(views.gate[i]), make_weight(views.up[i]), make_weight(views.down[i])});
+  }
+  max_ffn_ = std::max(max_ffn_, views.gate.first.n_rows);
+  max_local_experts_ = std::max(max_local_experts_, views.gate.n_matrices);
+  max_experts_ = std::max(max_experts_, views.routing.n_experts);
+  max_used_ = std::max(max_used_, views.routing.n_used);
+  expert_dim_ = views.down.first.n_rows;
+  return experts;
 }
 
 std::unique_ptr<const WeightMatrix> CpuOps::load_gate_up(const MatrixView& gate,
@@ -88,8 +152,13 @@ void CpuOps::finish_loading(const KvLayout& layout, int vocab_size) {
   const auto vocab = static_cast<size_t>(vocab_size);
   kv_cache_ = std::make_unique<HostKvCache>(layout);
   input_ = kernels_.make_input(options_.max_tokens, max_inputs_, options_.n_threads);
-  gate_.resize(max_tokens * static_cast<size_t>(max_ffn_));
+  gate_.resize(std::max(max_tokens, static_cast<size_t>(max_used_)) *
+               static_cast<size_t>(max_ffn_));
   up_.resize(gate_.size());
+  if (max_experts_ > 0) allocate_for_experts();
+  latent_.resize(static_cast<size_t>(std::min(options_.max_tokens, kMlaTile)) *
+                 static_cast<size_t>(max_latent_));
+  head_rows_.resize(static_cast<size_t>(options_.n_threads) * static_cast<size_t>(max_head_cols_));
   size_t widest = 0;
   for (const auto& buffer : buffers_)
     widest = std::max(widest, buffer.size());
@@ -110,6 +179,22 @@ void CpuOps::finish_loading(const KvLayout& layout, int vocab_size) {
     for (int i = 0; i < options_.n_threads; ++i)
       samplers_.emplace_back(vocab_size);
   }
+}
+
+void CpuOps::allocate_for_experts() {
+  const auto max_tokens = static_cast<size_t>(options_.max_tokens);
+  const auto n_experts = static_cast<size_t>(max_experts_);
+  // One pass takes a whole expert, which all tokens may have chosen, or all experts of one token.
+  expert_rows_ = std::max(options_.max_tokens, max_used_);
+  expert_input_ = kernels_.make_input(expert_rows_, max_inputs_, options_.n_threads);
+  plan_ = std::make_unique<ExpertPlan>(options_.max_tokens, max_used_, max_local_experts_);
+  router_logits_.resize(max_tokens * n_experts);
+  router_scratch_.resize(static_cast<size_t>(options_.n_threads) * 2 * n_experts);
+  expert_ids_.resize(max_tokens * static_cast<size_t>(max_used_));
+  expert_weights_.resize(expert_ids_.size());
+  expert_out_.resize(static_cast<size_t>(expert_rows_) * static_cast<size_t>(expert_dim_));
+  outputs_.reserve(2 * static_cast<size_t>(max_local_experts_) + 3);
+  group_starts_.reserve(static_cast<size_t>(max_local_experts_) + 1);
 }
 
 std::string CpuOps::device_name() const {
@@ -149,6 +234,12 @@ void CpuOps::add_partial(Buffer x, const WeightMatrix* weight, const WeightVecto
                          const WeightVector* post_norm, float eps) {
   const MutableRows sum{partial_.data(), x.n_cols, n_rows_, x.n_cols};
   apply(weight, nullptr, sum);
+  add_reduced(x, bias, post_norm, eps);
+}
+
+void CpuOps::add_reduced(Buffer x, const WeightVector* bias, const WeightVector* post_norm,
+                         float eps) {
+  const MutableRows sum{partial_.data(), x.n_cols, n_rows_, x.n_cols};
   comm_.all_reduce({partial_.data(), static_cast<size_t>(n_rows_) * static_cast<size_t>(x.n_cols)});
   kernels_.add({.x = rows(x),
                 .y = sum,
@@ -177,7 +268,8 @@ void CpuOps::embed(Buffer x, const WeightMatrix& table, float scale) {
 }
 
 void CpuOps::norm_linear(const NormLinear& args) {
-  input_->assign_rmsnorm(rows(args.x), Vector::data(args.norm), args.eps, pool_);
+  const int x_cols = args.x_cols > 0 ? args.x_cols : args.x.n_cols;
+  input_->assign_rmsnorm(rows(args.x, 0, x_cols), Vector::data(args.norm), args.eps, pool_);
   apply(args.weight, args.bias, rows(args.out));
 }
 
@@ -217,6 +309,67 @@ void CpuOps::attention(const Attention& args) {
                      pool_);
 }
 
+void CpuOps::mla_store(const MlaStore& args) {
+  const RopeTable& table = ropes_[static_cast<size_t>(args.rope.id)];
+  assert(table.rope.n_dims == args.shape.rope_dim);
+  mla_store_reference({.q = rows(args.q, 0, args.shape.q_cols()),
+                       .kv = rows(args.kv, args.kv_col, args.shape.latent_cols()),
+                       .shape = args.shape,
+                       .norm = Vector::data(args.norm),
+                       .eps = args.eps,
+                       .style = table.rope.style,
+                       .cos_sin = table.cos_sin.data(),
+                       .pages = kv_cache_->latent_layer(args.layer_idx),
+                       .slot_mapping = batch_->slot_mapping.data()},
+                      pool_);
+}
+
+/// Tile by tile of a sequence's tokens, so that the absorbed queries, which are several times wider
+/// than the step's other activations, take a bounded room.
+void CpuOps::mla_attention(const MlaAttention& args) {
+  const MlaShape& shape = args.shape;
+  const auto& k_up = *static_cast<const Heads*>(args.k_up);
+  const auto& v_up = *static_cast<const Heads*>(args.v_up);
+  const MutableRows q = rows(args.q, 0, shape.q_cols());
+  const MutableRows out = rows(args.out, args.out_col, shape.out_cols());
+  const int latent_cols = shape.n_heads * shape.latent_dim;
+  assert(kAttentionScratch >= shape.latent_cols());
+  for (int seq = 0; seq < batch_->n_seqs(); ++seq) {
+    const int end = batch_->query_starts[static_cast<size_t>(seq) + 1];
+    for (int begin = batch_->query_starts[static_cast<size_t>(seq)]; begin < end;
+         begin += kMlaTile) {
+      const int n = std::min(kMlaTile, end - begin);
+      const MutableRows z{latent_.data(), latent_cols, n, latent_cols};
+      const Rows q_tile{q.row(begin), q.stride, n, q.n_cols};
+      head_product({.y = z,
+                    .x = q_tile,
+                    .x_step = shape.nope_dim + shape.rope_dim,
+                    .matrices = k_up.matrices,
+                    .product = k_up.product,
+                    .scratch = head_rows_.data()},
+                   pool_);
+      mla_attention_reference(
+          {.z = z,
+           .q = q_tile,
+           .shape = shape,
+           .pages = kv_cache_->latent_layer(args.layer_idx),
+           .scale = args.scale,
+           .positions = batch_->positions.data() + begin,
+           .block_table = batch_->block_tables.data() + int64_t{seq} * batch_->max_blocks_per_seq,
+           .scratch = attention_scratch_.data(),
+           .scratch_stride = options_.max_context + kAttentionScratch},
+          pool_);
+      head_product({.y = {out.row(begin), out.stride, n, out.n_cols},
+                    .x = z,
+                    .x_step = shape.latent_dim,
+                    .matrices = v_up.matrices,
+                    .product = v_up.product,
+                    .scratch = head_rows_.data()},
+                   pool_);
+    }
+  }
+}
+
 /// Sampled rows ascend, so a row moves to a place that has been read already.
 void CpuOps::keep_sampled_rows(std::initializer_list<Buffer> buffers) {
   for (const Buffer& buffer : buffers) {
@@ -247,6 +400,125 @@ void CpuOps::gated_ffn(const GatedFfn& args) {
   input_->assign_gated({gate_.data(), ffn_dim, n_rows_, ffn_dim},
                        {up_.data(), ffn_dim, n_rows_, ffn_dim}, args.activation, pool_);
   add_partial(args.x, args.down, nullptr, args.post_norm, args.eps);
+}
+
+void CpuOps::route_and_share(const MoeFfn& args) {
+  const auto& router = static_cast<const Matrix*>(args.router)->parts;
+  const Routing& routing = static_cast<const Experts*>(args.experts)->routing;
+  const int n_experts = routing.n_experts;
+  input_->assign_rmsnorm(rows(args.x), Vector::data(args.norm), args.eps, pool_);
+  outputs_.assign({{router[0].get(), nullptr, router_logits_.data(), n_experts}});
+  int shared_dim = 0;
+  if (args.shared_gate_up != nullptr) {
+    const auto& parts = static_cast<const Matrix*>(args.shared_gate_up)->parts;
+    shared_dim = static_cast<int>(parts[0]->n_rows());
+    outputs_.push_back({parts[0].get(), nullptr, gate_.data(), shared_dim});
+    outputs_.push_back({parts[1].get(), nullptr, up_.data(), shared_dim});
+  }
+  kernels_.linear(*input_, outputs_, pool_);
+  pool_.parallel_for(n_rows_, 4, [&](int64_t begin, int64_t end, int thread_idx) {
+    for (int64_t t = begin; t < end; ++t) {
+      choose_experts(routing, router_logits_.data() + t * n_experts, Vector::data(args.router_bias),
+                     expert_ids_.data() + t * routing.n_used,
+                     expert_weights_.data() + t * routing.n_used,
+                     router_scratch_.data() + int64_t{thread_idx} * 2 * n_experts);
+    }
+  });
+  const int dim = args.x.n_cols;
+  if (args.shared_gate_up == nullptr) {
+    std::fill_n(partial_.data(), int64_t{n_rows_} * dim, 0.0f);
+    return;
+  }
+  // The normalised rows stay in input_ for the experts.
+  expert_input_->assign_gated({gate_.data(), shared_dim, n_rows_, shared_dim},
+                              {up_.data(), shared_dim, n_rows_, shared_dim}, args.activation,
+                              pool_);
+  const auto& down = static_cast<const Matrix*>(args.shared_down)->parts;
+  outputs_.assign({{down[0].get(), nullptr, partial_.data(), dim}});
+  kernels_.linear(*expert_input_, outputs_, pool_);
+}
+
+void CpuOps::add_experts(const MoeFfn& args, int begin, int end) {
+  const auto& all = *static_cast<const Experts*>(args.experts);
+  const std::span<const int32_t> starts = plan_->starts();
+  const int32_t first_pair = starts[static_cast<size_t>(begin)];
+  const int n_pairs = starts[static_cast<size_t>(end)] - first_pair;
+  if (n_pairs == 0) return;
+  const int dim = args.x.n_cols;
+  const int ffn_dim = static_cast<int>(all.experts[0].gate->n_rows());
+  // A group for each expert that somebody has chosen.
+  outputs_.clear();
+  group_starts_.assign({0});
+  const auto is_chosen = [&](int e) {
+    return starts[static_cast<size_t>(e)] < starts[static_cast<size_t>(e) + 1];
+  };
+  for (int e = begin; e < end; ++e) {
+    if (!is_chosen(e)) continue;
+    const Experts::Expert& expert = all.experts[static_cast<size_t>(e)];
+    const int group = static_cast<int>(group_starts_.size()) - 1;
+    outputs_.push_back({expert.gate.get(), nullptr, gate_.data(), ffn_dim, group});
+    outputs_.push_back({expert.up.get(), nullptr, up_.data(), ffn_dim, group});
+    group_starts_.push_back(starts[static_cast<size_t>(e) + 1] - first_pair);
+  }
+  expert_input_->assign_rows(
+      *input_,
+      plan_->tokens().subspan(static_cast<size_t>(first_pair), static_cast<size_t>(n_pairs)),
+      pool_);
+  expert_input_->group(group_starts_);
+  kernels_.linear(*expert_input_, outputs_, pool_);
+
+  expert_input_->assign_gated({gate_.data(), ffn_dim, n_pairs, ffn_dim},
+                              {up_.data(), ffn_dim, n_pairs, ffn_dim}, args.activation, pool_);
+  expert_input_->group(group_starts_);
+  outputs_.clear();
+  for (int e = begin; e < end; ++e) {
+    if (!is_chosen(e)) continue;
+    outputs_.push_back({all.experts[static_cast<size_t>(e)].down.get(), nullptr, expert_out_.data(),
+                        dim, static_cast<int>(outputs_.size())});
+  }
+  kernels_.linear(*expert_input_, outputs_, pool_);
+
+  // A token's experts ascend, so their sum has one order however the passes were cut.
+  const int n_used = all.routing.n_used;
+  constexpr int kPiece = 1024;  // columns
+  const int64_t n_pieces = (dim + kPiece - 1) / kPiece;
+  pool_.parallel_for(n_rows_ * n_pieces, 2, [&](int64_t from, int64_t to, int /*thread_idx*/) {
+    for (int64_t i = from; i < to; ++i) {
+      const int64_t token = i / n_pieces;
+      const int64_t first_col = i % n_pieces * kPiece;
+      const int64_t n_cols = std::min<int64_t>(kPiece, dim - first_col);
+      float* sum = partial_.data() + token * dim + first_col;
+      for (int k = 0; k < n_used; ++k) {
+        const int32_t pair = plan_->pair(token, k) - first_pair;
+        if (pair < 0 || pair >= n_pairs) continue;
+        const float weight = expert_weights_[static_cast<size_t>(token * n_used + k)];
+        const float* y = expert_out_.data() + int64_t{pair} * dim + first_col;
+        for (int64_t c = 0; c < n_cols; ++c)
+          sum[c] += weight * y[c];
+      }
+    }
+  });
+}
+
+void CpuOps::moe_ffn(const MoeFfn& args) {
+  if (n_rows_ == 0) return;
+  route_and_share(args);
+  const auto& all = *static_cast<const Experts*>(args.experts);
+  plan_->assign(expert_ids_.data(), n_rows_, all.routing.n_used, all.first_expert);
+  const std::span<const int32_t> starts = plan_->starts();
+  const int n_local = static_cast<int>(all.experts.size());
+  // As many experts at once as the buffers have room for.
+  for (int begin = 0; begin < n_local;) {
+    int end = begin + 1;
+    while (end < n_local &&
+           starts[static_cast<size_t>(end) + 1] - starts[static_cast<size_t>(begin)] <=
+               expert_rows_) {
+      ++end;
+    }
+    add_experts(args, begin, end);
+    begin = end;
+  }
+  add_reduced(args.x, nullptr, nullptr, args.eps);
 }
 
 void CpuOps::head(const Head& args) {

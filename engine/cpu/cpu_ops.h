@@ -9,6 +9,7 @@
 #include "engine/comm/communicator.h"
 #include "engine/cpu/host_kv_cache.h"
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/moe.h"
 #include "engine/cpu/thread_pool.h"
 #include "engine/ops.h"
 #include "engine/sampler.h"
@@ -31,6 +32,9 @@ class CpuOps final : public Ops {
   std::unique_ptr<const WeightMatrix> load_matrix(std::span<const MatrixView> parts) override;
   std::unique_ptr<const WeightMatrix> load_gate_up(const MatrixView& gate,
                                                    const MatrixView& up) override;
+  std::unique_ptr<const WeightMatrix> load_heads(const MatrixStack& matrices,
+                                                 HeadProduct product) override;
+  std::unique_ptr<const WeightMatrix> load_experts(const ExpertViews& experts) override;
   std::unique_ptr<const WeightVector> load_vector(std::span<const float> values) override;
   std::unique_ptr<const WeightMatrix> load_embedding(const MatrixView& table) override;
   Buffer new_buffer(int n_cols) override;
@@ -44,15 +48,20 @@ class CpuOps final : public Ops {
   void norm_linear(const NormLinear& args) override;
   void rope_store(const RopeStore& args) override;
   void attention(const Attention& args) override;
+  void mla_store(const MlaStore& args) override;
+  void mla_attention(const MlaAttention& args) override;
   void keep_sampled_rows(std::initializer_list<Buffer> buffers) override;
   void linear_add(const LinearAdd& args) override;
   void gated_ffn(const GatedFfn& args) override;
+  void moe_ffn(const MoeFfn& args) override;
   void head(const Head& args) override;
   std::span<const float> logits(int row_idx) override;
   std::vector<SampledToken> sample() override;
 
  private:
   class Matrix;
+  class Heads;
+  class Experts;
   struct Vector;
   struct RopeTable {
     Rope rope;
@@ -64,6 +73,14 @@ class CpuOps final : public Ops {
   /// x += sum over the ranks of W input, where input_ holds the rank's input.
   void add_partial(Buffer x, const WeightMatrix* weight, const WeightVector* bias,
                    const WeightVector* post_norm, float eps);
+  /// x += y or x += rmsnorm(y, post_norm), y = sum over the ranks of partial_, + bias.
+  void add_reduced(Buffer x, const WeightVector* bias, const WeightVector* post_norm, float eps);
+  /// The router's logits and the shared expert, whose output (or zeros) is left in partial_.
+  void route_and_share(const MoeFfn& args);
+  /// Adds the experts [begin, end) of this rank, for their tokens, to partial_.
+  void add_experts(const MoeFfn& args, int begin, int end);
+  std::unique_ptr<LinearWeight> make_weight(const MatrixView& view);
+  void allocate_for_experts();
   /// W input_, parts side by side in `out`.
   void apply(const WeightMatrix* weight, const WeightVector* bias, const MutableRows& out);
 
@@ -77,6 +94,12 @@ class CpuOps final : public Ops {
   int64_t table_bytes_ = 0;
   int64_t max_inputs_ = 1;  // columns of the widest matrix
   int64_t max_ffn_ = 0;     // rows of the largest gate
+  int64_t max_latent_ = 0;  // of a token's absorbed queries
+  int64_t max_head_cols_ = 0;
+  int max_experts_ = 0;        // of one layer
+  int max_local_experts_ = 0;  // of them on this rank
+  int max_used_ = 0;           // experts of one token
+  int64_t expert_dim_ = 0;     // outputs of an expert
 
   std::vector<std::vector<float>> buffers_;  // by Buffer::id, (max_tokens, n_cols)
   std::vector<RopeTable> ropes_;             // by RopeId::id
@@ -86,10 +109,23 @@ class CpuOps final : public Ops {
   std::vector<float> up_;                 // (max_tokens, max_ffn)
   std::vector<float> partial_;            // (max_tokens, dim)
   std::vector<float> attention_scratch_;  // (n_threads, max_context + kAttentionScratch)
-  std::vector<float> share_logits_;       // (max_rows, this rank's tokens), several ranks only
-  std::vector<float> gathered_logits_;    // (max_rows, vocab_size), several ranks only
-  std::vector<int64_t> share_bounds_;     // (n_ranks + 1) first token of each rank, likewise
-  std::vector<float> logits_;             // (max_rows, vocab_size), rank 0 only
+  std::vector<float> latent_;             // (kMlaTile, max_latent) absorbed queries, then results
+  std::vector<float> head_rows_;          // (n_threads, max_head_cols)
+  // Mixtures of experts only.
+  std::unique_ptr<LinearInput> expert_input_;
+  std::unique_ptr<ExpertPlan> plan_;
+  std::vector<float> router_logits_;   // (max_tokens, n_experts)
+  std::vector<float> router_scratch_;  // (n_threads, 2 * n_experts)
+  std::vector<int32_t> expert_ids_;    // (max_tokens, n_used)
+  std::vector<float> expert_weights_;  // (max_tokens, n_used)
+  std::vector<float> expert_out_;      // (expert_rows, dim)
+  std::vector<LinearOutput> outputs_;  // of one grouped product
+  std::vector<int32_t> group_starts_;
+  int expert_rows_ = 0;                 // pairs of token and expert that one pass takes
+  std::vector<float> share_logits_;     // (max_rows, this rank's tokens), several ranks only
+  std::vector<float> gathered_logits_;  // (max_rows, vocab_size), several ranks only
+  std::vector<int64_t> share_bounds_;   // (n_ranks + 1) first token of each rank, likewise
+  std::vector<float> logits_;           // (max_rows, vocab_size), rank 0 only
   int vocab_size_ = 0;
   std::vector<Sampler> samplers_;  // one for each thread, rank 0 only
 

@@ -26,16 +26,24 @@ HostKvCache::~HostKvCache() {
 }
 
 KvPages HostKvCache::layer(int layer_idx) const {
-  assert(layer_idx >= 0 && layer_idx < layout_.n_layers);
+  assert(layer_idx >= 0 && layer_idx < layout_.n_layers && layout_.shape.latent_dim == 0);
   const int64_t half_bytes = layout_.total_bytes() / layout_.n_layers / 2;
   KvPages pages;
   pages.dtype = layout_.dtype;
   pages.k = data_ + 2 * layer_idx * half_bytes;
   pages.v = pages.k + half_bytes;
   pages.block_size = layout_.block_size;
-  pages.n_kv_heads = layout_.n_kv_heads;
-  pages.head_dim = layout_.head_dim;
+  pages.n_kv_heads = layout_.shape.n_kv_heads;
+  pages.head_dim = layout_.shape.head_dim;
   return pages;
+}
+
+LatentPages HostKvCache::latent_layer(int layer_idx) const {
+  assert(layer_idx >= 0 && layer_idx < layout_.n_layers && layout_.shape.latent_dim > 0);
+  return {.dtype = layout_.dtype,
+          .rows = data_ + layout_.total_bytes() / layout_.n_layers * layer_idx,
+          .block_size = layout_.block_size,
+          .n_cols = layout_.shape.latent_dim};
 }
 
 }  // namespace dsctl::engine

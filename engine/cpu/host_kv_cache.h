@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "engine/cpu/attention.h"
+#include "engine/cpu/mla.h"
 #include "engine/kv_cache.h"
 
 namespace dsctl::engine {
@@ -18,11 +19,15 @@ class HostKvCache {
   HostKvCache& operator=(const HostKvCache&) = delete;
 
   const KvLayout& layout() const { return layout_; }
+  /// A layer's keys and values, or its latent rows: as the layout's shape says.
   KvPages layer(int layer_idx) const;
+  LatentPages latent_layer(int layer_idx) const;
 
  private:
   KvLayout layout_;
-  std::byte* data_ = nullptr;  // (n_layers, 2, n_blocks, n_kv_heads, block_size, head_dim)
+  // (n_layers, 2, n_blocks, n_kv_heads, block_size, head_dim), or
+  // (n_layers, n_blocks, block_size, latent_dim)
+  std::byte* data_ = nullptr;
 };
 
 }  // namespace dsctl::engine

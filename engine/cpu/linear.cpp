@@ -53,7 +53,24 @@ class ReferenceInput final : public LinearInput {
     });
   }
 
-  int n_rows() const { return n_rows_; }
+  void assign_rows(const LinearInput& from, std::span<const int32_t> row_idx,
+                   ThreadPool& pool) override {
+    const auto& source = static_cast<const ReferenceInput&>(from);
+    resize({.n_rows = static_cast<int>(row_idx.size()), .n_cols = source.n_cols_});
+    pool.parallel_for(n_rows_, 1, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t other = row_idx[static_cast<size_t>(t)];
+        std::copy_n(source.values_.data() + other * n_cols_, n_cols_, row(t));
+      }
+    });
+  }
+
+  void group(std::span<const int32_t> starts) override {
+    group_starts_.assign(starts.begin(), starts.end());
+  }
+
+  int32_t group_begin(int group) const { return group_starts_[static_cast<size_t>(group)]; }
+  int32_t group_end(int group) const { return group_starts_[static_cast<size_t>(group) + 1]; }
   int n_cols() const { return n_cols_; }
   float* row(int64_t row_idx) { return values_.data() + row_idx * n_cols_; }
   /// Where a thread dequantises one row of a weight.
@@ -63,12 +80,14 @@ class ReferenceInput final : public LinearInput {
   void resize(const Rows& x) {
     n_rows_ = x.n_rows;
     n_cols_ = x.n_cols;
+    group_starts_.assign({0, n_rows_});
     assert(static_cast<size_t>(n_rows_) * static_cast<size_t>(n_cols_) <= values_.size());
     assert(n_cols_ <= max_cols_);
   }
 
   std::vector<float> values_;
   std::vector<float> weight_rows_;
+  std::vector<int32_t> group_starts_;
   int64_t max_cols_;
   int n_rows_ = 0;
   int n_cols_ = 0;
@@ -111,7 +130,7 @@ void linear_reference(LinearInput& input, std::span<const LinearOutput> outputs,
       for (int64_t r = begin; r < end; ++r) {
         gguf::dequantize_row(matrix.dtype, matrix.row(r), weights, matrix.n_cols);
         const float bias = output.bias != nullptr ? output.bias[r] : 0.0f;
-        for (int64_t t = 0; t < x.n_rows(); ++t)
+        for (int64_t t = x.group_begin(output.group); t < x.group_end(output.group); ++t)
           output.y[t * output.y_stride + r] = dot(weights, x.row(t), matrix.n_cols) + bias;
       }
     });

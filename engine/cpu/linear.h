@@ -28,7 +28,8 @@ class LinearWeight {
 
 /// Rows of input in the forms that kernels want (f32, quantised in blocks of 32 or 256, ...), with
 /// memory for the largest step allocated once. A form is made when it is first asked for. Each
-/// assign replaces what was there; it reads its arguments only during the call.
+/// assign replaces what was there, as one group of rows; it reads its arguments only during the
+/// call.
 class LinearInput {
  public:
   virtual ~LinearInput() = default;
@@ -39,15 +40,22 @@ class LinearInput {
   /// activation(gate) * up, element by element.
   virtual void assign_gated(const Rows& gate, const Rows& up, Activation activation,
                             ThreadPool& pool) = 0;
+  /// Of another input (made by the same set) the rows `row_idx`.
+  virtual void assign_rows(const LinearInput& from, std::span<const int32_t> row_idx,
+                           ThreadPool& pool) = 0;
+  /// Cuts the assigned rows into groups, [starts[i], starts[i + 1]), each for weights of its own.
+  virtual void group(std::span<const int32_t> starts) = 0;
 };
 
 /// One weight of a call and where its outputs go: y (n_tokens, weight.n_rows), rows y_stride floats
-/// apart. `bias` (weight.n_rows) is added when it is not null.
+/// apart. `bias` (weight.n_rows) is added when it is not null. Only the rows of one group take
+/// part; they lie in y where they lie in the input.
 struct LinearOutput {
   const LinearWeight* weight = nullptr;
   const float* bias = nullptr;
   float* y = nullptr;
   int64_t y_stride = 0;
+  int group = 0;
 };
 
 // The reference: each row of the weight is dequantised to f32 where it lies and multiplied with the

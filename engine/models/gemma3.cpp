@@ -18,10 +18,10 @@ class Gemma3 final : public Model {
         partition_(make_partition(config, loader)),
         rope_(load_rope(config.rope, options, loader)),
         local_rope_(load_rope(config.local_rope, options, loader)),
-        outer_(load_outer(config, partition_, loader)) {
+        outer_(load_outer(config, partition_.tokens, loader)) {
     for (int i = 0; i < config.n_layers; ++i) {
       layers_.push_back({load_attention(config, partition_, i, loader),
-                         load_ffn(config, partition_, i, loader),
+                         load_ffn(config, partition_.ffn, i, loader),
                          loader.vector(block_name(i, "post_attention_norm.weight"), config.dim),
                          loader.vector(block_name(i, "post_ffw_norm.weight"), config.dim)});
     }
@@ -29,7 +29,7 @@ class Gemma3 final : public Model {
     buffers_ = make_buffers(config, partition_, loader.ops());
   }
 
-  HeadShape heads() const override { return partition_.heads; }
+  KvShape kv_shape() const override { return partition_.kv_shape(); }
 
   void forward(Ops& ops) const override {
     const float eps = config_.norm_eps;
@@ -41,7 +41,7 @@ class Gemma3 final : public Model {
       ops.norm_linear(
           {.out = qkv, .x = x, .norm = attn.norm.get(), .weight = attn.qkv.get(), .eps = eps});
       ops.rope_store({.qkv = qkv,
-                      .heads = heads(),
+                      .heads = partition_.heads,
                       .layer_idx = i,
                       .q_norm = attn.q_norm.get(),
                       .k_norm = attn.k_norm.get(),
@@ -49,7 +49,7 @@ class Gemma3 final : public Model {
                       .rope = local ? local_rope_ : rope_});
       ops.attention({.out = attention,
                      .qkv = qkv,
-                     .heads = heads(),
+                     .heads = partition_.heads,
                      .layer_idx = i,
                      .out_col = partition_.output_pad,
                      .scale = config_.attention_scale,

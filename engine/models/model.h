@@ -10,8 +10,8 @@ namespace dsctl::engine {
 class Model {
  public:
   virtual ~Model() = default;
-  /// This rank's heads, for the KV cache.
-  virtual HeadShape heads() const = 0;
+  /// What this rank's cache keeps of a token.
+  virtual KvShape kv_shape() const = 0;
   /// One step, between ops.begin() and ops.sample(): from the tokens to the logits of the wanted
   /// rows. `ops` is the one that loaded the weights.
   virtual void forward(Ops& ops) const = 0;

@@ -7,7 +7,66 @@
 namespace dsctl::engine {
 namespace {
 
-/// The largest block of the tensors blk.*.<suffix>: cutting at its multiples suits all layers.
+void append(std::vector<float>& all, const std::vector<float>& part, Range range) {
+  all.insert(all.end(), part.begin() + range.begin, part.begin() + range.end);
+}
+
+/// Rows of the queries, keys and values of this rank's heads, in a fused attn_qkv or, where fused
+/// is false, in the tensor of each.
+struct QkvRows {
+  QkvRows(const ModelConfig& config, const Partition& partition)
+      : q_cols(int64_t{config.n_heads} * config.head_dim),
+        kv_cols(int64_t{config.n_kv_heads} * config.head_dim),
+        kv(partition.kv_heads.times(config.head_dim)),
+        q(kv.times(config.n_heads / config.n_kv_heads)) {}
+
+  int64_t fused_cols() const { return q_cols + 2 * kv_cols; }
+  Range fused_k() const { return {q_cols + kv.begin, q_cols + kv.end}; }
+  Range fused_v() const { return {q_cols + kv_cols + kv.begin, q_cols + kv_cols + kv.end}; }
+
+  int64_t q_cols;
+  int64_t kv_cols;
+  Range kv;
+  Range q;
+};
+
+MatrixPtr load_qkv(const ModelConfig& config, const QkvRows& rows, int layer_idx,
+                   WeightLoader& loader) {
+  const auto name = [&](const char* suffix) { return block_name(layer_idx, suffix); };
+  const std::string fused = name("attn_qkv.weight");
+  if (loader.has(fused)) {
+    const auto part = [&](Range range) {
+      return loader.column(fused, rows.fused_cols(), config.dim, range);
+    };
+    return loader.matrix({part(rows.q), part(rows.fused_k()), part(rows.fused_v())});
+  }
+  return loader.matrix({loader.column(name("attn_q.weight"), rows.q_cols, config.dim, rows.q),
+                        loader.column(name("attn_k.weight"), rows.kv_cols, config.dim, rows.kv),
+                        loader.column(name("attn_v.weight"), rows.kv_cols, config.dim, rows.kv)});
+}
+
+VectorPtr load_qkv_bias(const QkvRows& rows, int layer_idx, WeightLoader& loader) {
+  const auto name = [&](const char* suffix) { return block_name(layer_idx, suffix); };
+  std::vector<float> bias;
+  if (loader.has(name("attn_qkv.bias"))) {
+    const auto all = loader.values(name("attn_qkv.bias"), rows.fused_cols());
+    append(bias, all, rows.q);
+    append(bias, all, rows.fused_k());
+    append(bias, all, rows.fused_v());
+    return loader.ops().load_vector(bias);
+  }
+  const std::string q = name("attn_q.bias");
+  const std::string k = name("attn_k.bias");
+  const std::string v = name("attn_v.bias");
+  if (!loader.has(q) && !loader.has(k) && !loader.has(v)) return nullptr;
+  append(bias, loader.values(q, rows.q_cols), rows.q);
+  append(bias, loader.values(k, rows.kv_cols), rows.kv);
+  append(bias, loader.values(v, rows.kv_cols), rows.kv);
+  return loader.ops().load_vector(bias);
+}
+
+}  // namespace
+
 int64_t largest_block(const ModelConfig& config, const WeightLoader& loader,
                       const std::string& suffix) {
   int64_t largest = 1;
@@ -16,35 +75,24 @@ int64_t largest_block(const ModelConfig& config, const WeightLoader& loader,
   return largest;
 }
 
-void append(std::vector<float>& all, const std::vector<float>& part, Range range) {
-  all.insert(all.end(), part.begin() + range.begin, part.begin() + range.end);
+Range split_ffn(const ModelConfig& config, const WeightLoader& loader, int64_t ffn_dim,
+                const std::string& suffix) {
+  return loader.shard().split_blocks(ffn_dim, largest_block(config, loader, suffix + ".weight"),
+                                     "blocks in a row of " + suffix);
 }
 
-VectorPtr load_qkv_bias(const ModelConfig& config, const Partition& partition, int layer_idx,
-                        WeightLoader& loader) {
-  const std::string q = block_name(layer_idx, "attn_q.bias");
-  const std::string k = block_name(layer_idx, "attn_k.bias");
-  const std::string v = block_name(layer_idx, "attn_v.bias");
-  if (!loader.has(q) && !loader.has(k) && !loader.has(v)) return nullptr;
-  const int64_t q_cols = int64_t{config.n_heads} * config.head_dim;
-  const int64_t kv_cols = int64_t{config.n_kv_heads} * config.head_dim;
-  const Range kv = partition.kv_heads.times(config.head_dim);
-  std::vector<float> bias;
-  append(bias, loader.values(q, q_cols), kv.times(config.n_heads / config.n_kv_heads));
-  append(bias, loader.values(k, kv_cols), kv);
-  append(bias, loader.values(v, kv_cols), kv);
-  return loader.ops().load_vector(bias);
+Range widen_output(const ModelConfig& config, const WeightLoader& loader, Range own,
+                   int64_t n_cols) {
+  Range cols = widen(own, largest_block(config, loader, "attn_output.weight"));
+  cols.end = std::min(cols.end, n_cols);
+  return cols;
 }
-
-}  // namespace
 
 Partition make_partition(const ModelConfig& config, const WeightLoader& loader) {
   const Shard& shard = loader.shard();
   Partition partition;
   partition.kv_heads = shard.split(config.n_kv_heads, "key/value heads");
-  partition.ffn =
-      shard.split_blocks(config.ffn_dim, largest_block(config, loader, "ffn_down.weight"),
-                         "blocks in a row of ffn_down");
+  if (config.ffn_dim > 0) partition.ffn = split_ffn(config, loader, config.ffn_dim, "ffn_down");
   partition.tokens = shard.split(config.vocab_size, "tokens");
 
   const int group = config.n_heads / config.n_kv_heads;
@@ -53,9 +101,8 @@ Partition make_partition(const ModelConfig& config, const WeightLoader& loader) 
   partition.heads.head_dim = config.head_dim;
 
   const Range own = partition.kv_heads.times(int64_t{group} * config.head_dim);
-  partition.output_cols = widen(own, largest_block(config, loader, "attn_output.weight"));
-  partition.output_cols.end =
-      std::min(partition.output_cols.end, int64_t{config.n_heads} * config.head_dim);
+  partition.output_cols =
+      widen_output(config, loader, own, int64_t{config.n_heads} * config.head_dim);
   partition.output_pad = static_cast<int>(own.begin - partition.output_cols.begin);
   return partition;
 }
@@ -68,49 +115,49 @@ StepBuffers make_buffers(const ModelConfig& config, const Partition& partition, 
 AttentionWeights load_attention(const ModelConfig& config, const Partition& partition,
                                 int layer_idx, WeightLoader& loader) {
   const auto name = [&](const char* suffix) { return block_name(layer_idx, suffix); };
-  const int64_t q_cols = int64_t{config.n_heads} * config.head_dim;
-  const int64_t kv_cols = int64_t{config.n_kv_heads} * config.head_dim;
-  const Range kv = partition.kv_heads.times(config.head_dim);
-  const Range q = kv.times(config.n_heads / config.n_kv_heads);
+  const QkvRows qkv_rows(config, partition);
   AttentionWeights weights;
   weights.norm = loader.vector(name("attn_norm.weight"), config.dim);
-  weights.qkv = loader.matrix({loader.column(name("attn_q.weight"), q_cols, config.dim, q),
-                               loader.column(name("attn_k.weight"), kv_cols, config.dim, kv),
-                               loader.column(name("attn_v.weight"), kv_cols, config.dim, kv)});
-  weights.qkv_bias = load_qkv_bias(config, partition, layer_idx, loader);
+  weights.qkv = load_qkv(config, qkv_rows, layer_idx, loader);
+  weights.qkv_bias = load_qkv_bias(qkv_rows, layer_idx, loader);
   if (config.qk_norm) {
     weights.q_norm = loader.vector(name("attn_q_norm.weight"), config.head_dim);
     weights.k_norm = loader.vector(name("attn_k_norm.weight"), config.head_dim);
   }
   weights.output = loader.matrix(
-      {loader.row(name("attn_output.weight"), config.dim, q_cols, partition.output_cols)});
+      {loader.row(name("attn_output.weight"), config.dim, qkv_rows.q_cols, partition.output_cols)});
   weights.output_bias = loader.find_vector(name("attn_output.bias"), config.dim);
   return weights;
 }
 
-FfnWeights load_ffn(const ModelConfig& config, const Partition& partition, int layer_idx,
-                    WeightLoader& loader) {
+FfnWeights load_ffn(const ModelConfig& config, Range ffn, int layer_idx, WeightLoader& loader) {
   const auto name = [&](const char* suffix) { return block_name(layer_idx, suffix); };
   FfnWeights weights;
   weights.norm = loader.vector(name("ffn_norm.weight"), config.dim);
-  weights.gate_up = loader.ops().load_gate_up(
-      loader.column(name("ffn_gate.weight"), config.ffn_dim, config.dim, partition.ffn),
-      loader.column(name("ffn_up.weight"), config.ffn_dim, config.dim, partition.ffn));
-  weights.down = loader.matrix(
-      {loader.row(name("ffn_down.weight"), config.dim, config.ffn_dim, partition.ffn)});
+  const int64_t ffn_dim = config.ffn_dim;
+  if (!config.fused_gate_up) {
+    weights.gate_up =
+        loader.ops().load_gate_up(loader.column(name("ffn_gate.weight"), ffn_dim, config.dim, ffn),
+                                  loader.column(name("ffn_up.weight"), ffn_dim, config.dim, ffn));
+  } else {
+    const auto half = [&](int64_t first_row) {
+      return loader.column(name("ffn_up.weight"), 2 * ffn_dim, config.dim,
+                           {first_row + ffn.begin, first_row + ffn.end});
+    };
+    weights.gate_up = loader.ops().load_gate_up(half(0), half(ffn_dim));
+  }
+  weights.down = loader.matrix({loader.row(name("ffn_down.weight"), config.dim, ffn_dim, ffn)});
   return weights;
 }
 
-OuterWeights load_outer(const ModelConfig& config, const Partition& partition,
-                        WeightLoader& loader) {
+OuterWeights load_outer(const ModelConfig& config, Range tokens, WeightLoader& loader) {
   const std::string table = "token_embd.weight";
   const std::string head = loader.has("output.weight") ? "output.weight" : table;
   OuterWeights weights;
   weights.embedding =
       loader.ops().load_embedding(loader.replicated(table, config.vocab_size, config.dim));
   weights.norm = loader.vector("output_norm.weight", config.dim);
-  weights.head =
-      loader.matrix({loader.column(head, config.vocab_size, config.dim, partition.tokens)});
+  weights.head = loader.matrix({loader.column(head, config.vocab_size, config.dim, tokens)});
   return weights;
 }
 

@@ -18,11 +18,23 @@ struct Partition {
   /// Inputs of attn_output that this rank multiplies: its heads, widened to whole blocks.
   Range output_cols;
   int output_pad = 0;  // columns before the first head
+
+  KvShape kv_shape() const { return {.n_kv_heads = heads.n_kv_heads, .head_dim = heads.head_dim}; }
 };
 
-/// Cuts along whole KV heads, whole blocks of ffn_down and tokens. Throws Error when there are
-/// fewer of them than ranks.
+/// Cuts along whole KV heads, whole blocks of ffn_down (where there are dense layers) and tokens.
+/// Throws Error when there are fewer of them than ranks.
 Partition make_partition(const ModelConfig& config, const WeightLoader& loader);
+
+/// The largest block of the tensors blk.*.<suffix>: cutting at its multiples suits all layers.
+int64_t largest_block(const ModelConfig& config, const WeightLoader& loader,
+                      const std::string& suffix);
+/// This rank's columns of a feed-forward network of `ffn_dim`, whole blocks of <suffix>.
+Range split_ffn(const ModelConfig& config, const WeightLoader& loader, int64_t ffn_dim,
+                const std::string& suffix);
+/// Inputs `own` of the `n_cols` of attn_output, widened to whole blocks.
+Range widen_output(const ModelConfig& config, const WeightLoader& loader, Range own,
+                   int64_t n_cols);
 
 /// A rank's buffers for one step.
 struct StepBuffers {
@@ -32,8 +44,8 @@ struct StepBuffers {
 };
 StepBuffers make_buffers(const ModelConfig& config, const Partition& partition, Ops& ops);
 
-/// attn_norm, attn_{q,k,v}.{weight,bias}, attn_{q,k}_norm, attn_output.{weight,bias}. Biases
-/// that the file does not have are null.
+/// attn_norm, attn_{q,k,v}.{weight,bias} or attn_qkv.{weight,bias}, attn_{q,k}_norm,
+/// attn_output.{weight,bias}. Biases that the file does not have are null.
 struct AttentionWeights {
   VectorPtr norm;         // (dim)
   MatrixPtr qkv;          // parts of this rank's heads
@@ -46,14 +58,13 @@ struct AttentionWeights {
 AttentionWeights load_attention(const ModelConfig& config, const Partition& partition,
                                 int layer_idx, WeightLoader& loader);
 
-/// ffn_norm, ffn_{gate,up,down}.weight.
+/// ffn_norm, ffn_{gate,up,down}.weight; with config.fused_gate_up there is no ffn_gate.
 struct FfnWeights {
   VectorPtr norm;     // (dim)
   MatrixPtr gate_up;  // two parts of (this rank's ffn, dim)
   MatrixPtr down;     // (dim, this rank's ffn)
 };
-FfnWeights load_ffn(const ModelConfig& config, const Partition& partition, int layer_idx,
-                    WeightLoader& loader);
+FfnWeights load_ffn(const ModelConfig& config, Range ffn, int layer_idx, WeightLoader& loader);
 
 /// token_embd, output_norm, output (or token_embd again when the head is tied).
 struct OuterWeights {
@@ -61,8 +72,7 @@ struct OuterWeights {
   VectorPtr norm;  // (dim)
   MatrixPtr head;  // (this rank's tokens, dim)
 };
-OuterWeights load_outer(const ModelConfig& config, const Partition& partition,
-                        WeightLoader& loader);
+OuterWeights load_outer(const ModelConfig& config, Range tokens, WeightLoader& loader);
 
 /// The rope of `config`, with the factors of rope_freqs or, for longrope, of rope_factors_long or
 /// rope_factors_short.

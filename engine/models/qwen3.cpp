@@ -11,16 +11,16 @@ class Qwen3 final : public Model {
       : config_(config),
         partition_(make_partition(config, loader)),
         rope_(load_rope(config.rope, options, loader)),
-        outer_(load_outer(config, partition_, loader)) {
+        outer_(load_outer(config, partition_.tokens, loader)) {
     for (int i = 0; i < config.n_layers; ++i) {
-      layers_.push_back(
-          {load_attention(config, partition_, i, loader), load_ffn(config, partition_, i, loader)});
+      layers_.push_back({load_attention(config, partition_, i, loader),
+                         load_ffn(config, partition_.ffn, i, loader)});
     }
     // Last: the weights have proved the sizes.
     buffers_ = make_buffers(config, partition_, loader.ops());
   }
 
-  HeadShape heads() const override { return partition_.heads; }
+  KvShape kv_shape() const override { return partition_.kv_shape(); }
 
   void forward(Ops& ops) const override {
     const float eps = config_.norm_eps;
@@ -31,7 +31,7 @@ class Qwen3 final : public Model {
       ops.norm_linear(
           {.out = qkv, .x = x, .norm = attn.norm.get(), .weight = attn.qkv.get(), .eps = eps});
       ops.rope_store({.qkv = qkv,
-                      .heads = heads(),
+                      .heads = partition_.heads,
                       .layer_idx = i,
                       .q_norm = attn.q_norm.get(),
                       .k_norm = attn.k_norm.get(),
@@ -39,7 +39,7 @@ class Qwen3 final : public Model {
                       .rope = rope_});
       ops.attention({.out = attention,
                      .qkv = qkv,
-                     .heads = heads(),
+                     .heads = partition_.heads,
                      .layer_idx = i,
                      .out_col = partition_.output_pad,
                      .scale = config_.attention_scale});

@@ -117,9 +117,45 @@ class FastInput final : public LinearInput {
     });
   }
 
-  int n_tokens() const { return n_tokens_; }
+  void assign_rows(const LinearInput& from, std::span<const int32_t> row_idx,
+                   ThreadPool& pool) override {
+    const auto& source = static_cast<const FastInput&>(from);
+    resize(
+        {.n_rows = static_cast<int>(row_idx.size()), .n_cols = static_cast<int>(source.n_cols_)});
+    pool.parallel_for(n_tokens_, 8, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t other = row_idx[static_cast<size_t>(t)];
+        std::copy_n(source.values_.data() + other * n_cols_, n_cols_, row(t));
+      }
+    });
+  }
+
+  /// Tiles never span groups, so a group begins with a tile of its own.
+  void group(std::span<const int32_t> starts) override {
+    groups_.clear();
+    tiles_.clear();
+    for (size_t i = 0; i + 1 < starts.size(); ++i) {
+      groups_.push_back({starts[i], starts[i + 1] - starts[i], static_cast<int>(tiles_.size())});
+      for (int32_t first = starts[i]; first < starts[i + 1]; first += isa_.tile_tokens)
+        tiles_.push_back({first, std::min(isa_.tile_tokens, starts[i + 1] - first)});
+    }
+    quantised_.valid = false;
+    plain_.valid = false;
+  }
+
+  /// Rows [first_row, first_row + n_tokens), in the tiles from first_tile on.
+  struct Group {
+    int first_row = 0;
+    int n_tokens = 0;
+    int first_tile = 0;
+  };
+  const Group& group_at(int group) const { return groups_[static_cast<size_t>(group)]; }
+  int64_t tiles_of(const Group& group) const {
+    return (group.n_tokens + isa_.tile_tokens - 1) / isa_.tile_tokens;
+  }
+
   int64_t n_cols() const { return n_cols_; }
-  int64_t n_tiles() const { return (n_tokens_ + isa_.tile_tokens - 1) / isa_.tile_tokens; }
+  int64_t n_tiles() const { return static_cast<int64_t>(tiles_.size()); }
 
   int64_t tile_bytes(InputForm form) const {
     return form == InputForm::kQuantised ? record_bytes(isa_.tile_tokens) * padded_blocks(n_cols_)
@@ -153,6 +189,10 @@ class FastInput final : public LinearInput {
   }
 
  private:
+  struct TileRows {
+    int first_row = 0;
+    int n_tokens = 0;
+  };
   struct Tiles {
     std::vector<std::byte> bytes;
     bool valid = false;
@@ -161,8 +201,8 @@ class FastInput final : public LinearInput {
   void resize(const Rows& x) {
     n_tokens_ = x.n_rows;
     n_cols_ = x.n_cols;
-    quantised_.valid = false;
-    plain_.valid = false;
+    const int32_t whole[] = {0, n_tokens_};
+    group(whole);
     assert(static_cast<size_t>(n_tokens_ * n_cols_) <= values_.size());
     assert(n_cols_ <= max_cols_);
   }
@@ -170,15 +210,14 @@ class FastInput final : public LinearInput {
   float* row(int64_t token) { return values_.data() + token * n_cols_; }
 
   void fill_tile(InputForm form, int64_t tile_idx, std::byte* tile) {
-    const int64_t token = tile_idx * isa_.tile_tokens;
-    const int n = static_cast<int>(std::min<int64_t>(isa_.tile_tokens, n_tokens_ - token));
+    const auto [token, n] = tiles_[static_cast<size_t>(tile_idx)];
     if (form == InputForm::kQuantised) {
       isa_.quantize_tile(row(token), n_cols_, n, n_cols_, tile);
       return;
     }
     auto* out = reinterpret_cast<float*>(tile);
     for (int t = 0; t < n; ++t) {
-      const float* x = row(token + t);
+      const float* x = row(int64_t{token} + t);
       for (int64_t k = 0; k < n_cols_; ++k)
         out[k * n + t] = x[k];
     }
@@ -187,6 +226,8 @@ class FastInput final : public LinearInput {
   const LinearIsa& isa_;
   const VectorIsa& vector_;
   std::vector<float> values_;  // (n_tokens, n_cols)
+  std::vector<Group> groups_;
+  std::vector<TileRows> tiles_;
   Tiles quantised_;
   Tiles plain_;
   std::vector<float> scratch_;
@@ -198,15 +239,17 @@ class FastInput final : public LinearInput {
 
 PanelProduct product_of(const LinearOutput& output, const FastWeight& weight,
                         const FastInput& input) {
+  const FastInput::Group& group = input.group_at(output.group);
+  const int64_t tile_bytes = input.tile_bytes(weight.form);
   return {.panels = weight.panels.get(),
           .panel_bytes = weight.panel_size,
           .n_cols = weight.matrix.n_cols,
           .n_rows = weight.matrix.n_rows,
-          .tiles = input.tiles(weight.form),
-          .tile_bytes = input.tile_bytes(weight.form),
-          .n_tokens = input.n_tokens(),
+          .tiles = input.tiles(weight.form) + group.first_tile * tile_bytes,
+          .tile_bytes = tile_bytes,
+          .n_tokens = group.n_tokens,
           .bias = output.bias,
-          .y = output.y,
+          .y = output.y + group.first_row * output.y_stride,
           .y_stride = output.y_stride};
 }
 
@@ -234,7 +277,7 @@ void multiply_range(const LinearIsa& isa, FastInput& input, const LinearOutput& 
                     int64_t panel_begin, int64_t panel_end, int thread_idx) {
   const auto& weight = static_cast<const FastWeight&>(*output.weight);
   const PanelProduct product = product_of(output, weight, input);
-  const int64_t n_tiles = input.n_tiles();
+  const int64_t n_tiles = input.tiles_of(input.group_at(output.group));
   if (weight.function == nullptr) {
     multiply_dequantised(isa, product, weight, panel_begin, panel_end, n_tiles,
                          input.panel_scratch(thread_idx));
