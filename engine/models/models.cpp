@@ -10,6 +10,10 @@ constexpr Architecture kArchitectures[] = {
     {"qwen2", read_qwen2_config, load_qwen2},
     {"qwen3", read_qwen3_config, load_qwen3},
     {"gemma3", read_gemma3_config, load_gemma3},
+    {"gemma2", read_gemma2_config, load_gemma2},
+    {"phi3", read_phi3_config, load_phi3},
+    {"qwen3moe", read_qwen3moe_config, load_qwen3moe},
+    {"deepseek2", read_deepseek2_config, load_deepseek2},
 };
 
 }  // namespace

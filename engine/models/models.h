@@ -43,5 +43,17 @@ std::unique_ptr<Model> load_qwen3(const ModelConfig& config, const LoadOptions& 
 ModelConfig read_gemma3_config(const ConfigReader& reader);
 std::unique_ptr<Model> load_gemma3(const ModelConfig& config, const LoadOptions& options,
                                    WeightLoader& loader);
+ModelConfig read_gemma2_config(const ConfigReader& reader);
+std::unique_ptr<Model> load_gemma2(const ModelConfig& config, const LoadOptions& options,
+                                   WeightLoader& loader);
+ModelConfig read_phi3_config(const ConfigReader& reader);
+std::unique_ptr<Model> load_phi3(const ModelConfig& config, const LoadOptions& options,
+                                 WeightLoader& loader);
+ModelConfig read_qwen3moe_config(const ConfigReader& reader);
+std::unique_ptr<Model> load_qwen3moe(const ModelConfig& config, const LoadOptions& options,
+                                     WeightLoader& loader);
+ModelConfig read_deepseek2_config(const ConfigReader& reader);
+std::unique_ptr<Model> load_deepseek2(const ModelConfig& config, const LoadOptions& options,
+                                      WeightLoader& loader);
 
 }  // namespace dsctl::engine

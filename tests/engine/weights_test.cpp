@@ -127,7 +127,8 @@ TEST_CASE("A key with one value for each layer is read when they are all the sam
 
 TEST_CASE("An architecture that is not supported is named beside those that are") {
   CHECK(load_error("llama_tied", with_key("general.architecture", std::string_view("mamba"))) ==
-        "architecture \"mamba\" is not supported, expected one of llama, qwen2, qwen3, gemma3");
+        "architecture \"mamba\" is not supported, expected one of llama, qwen2, qwen3, gemma3, "
+        "gemma2, phi3, qwen3moe, deepseek2");
 }
 
 TEST_CASE("Longrope takes its factors by the length that is asked for") {

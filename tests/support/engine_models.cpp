@@ -39,9 +39,26 @@ GoldenModel read_golden(const std::string& name) {
 const std::vector<GoldenModel>& golden_models() {
   static const std::vector<GoldenModel> models = [] {
     std::vector<GoldenModel> all;
-    for (const char* name :
-         {"llama_tied", "llama_untied_bias", "llama_llama3_rope", "llama_linear_rope", "qwen2",
-          "qwen2_yarn", "qwen3", "gemma3", "gemma3_linear_rope"})
+    for (const char* name : {"llama_tied",
+                             "llama_untied_bias",
+                             "llama_llama3_rope",
+                             "llama_linear_rope",
+                             "qwen2",
+                             "qwen2_yarn",
+                             "qwen3",
+                             "gemma3",
+                             "gemma3_linear_rope",
+                             "gemma2",
+                             "phi3",
+                             "phi3_longrope_long",
+                             "phi3_longrope_short",
+                             "qwen3moe",
+                             "deepseek_v3",
+                             "deepseek_v3_old",
+                             "deepseek_v3_no_q_lora",
+                             "deepseek_v3_no_groups",
+                             "deepseek_v2",
+                             "deepseek_v2_lite"})
       all.push_back(read_golden(name));
     return all;
   }();

@@ -54,18 +54,33 @@ def rope_parameters(config):
     return params
 
 
-def write_gguf(path, arch, config, state, *, scaling=None):
-    writer = gguf.GGUFWriter(str(path), arch)
-    n_heads, n_kv_heads = config.num_attention_heads, config.num_key_value_heads
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(n_heads)
-    writer.add_head_count_kv(n_kv_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+GEMMAS = ("gemma2", "gemma3")
+
+
+def write_rope_scaling(writer, config, scaling):
+    params = rope_parameters(config) if scaling else {}
+    if scaling == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_factors(config))
+    elif scaling in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
+        writer.add_rope_scaling_factor(params["factor"])
+        if scaling == "yarn":
+            writer.add_rope_scaling_orig_ctx_len(params["original_max_position_embeddings"])
+        if params.get("mscale_all_dim"):
+            writer.add_rope_scaling_yarn_log_mul(0.1 * params["mscale_all_dim"])
+    elif scaling == "longrope":
+        original = config.original_max_position_embeddings
+        factor = config.max_position_embeddings / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(factor) / math.log(original)))
+        for kind in ("long", "short"):
+            writer.add_tensor(f"rope_factors_{kind}.weight", np.array(params[f"{kind}_factor"], dtype=np.float32))
+
+
+def write_attention_keys(writer, arch, config):
+    n_heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
-    if arch in ("qwen3", "gemma3"):
+    if arch in ("qwen3", "qwen3moe", *GEMMAS):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     if arch == "gemma3":
@@ -76,61 +91,146 @@ def write_gguf(path, arch, config, state, *, scaling=None):
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(rope["full_attention"]["factor"])
     else:
+        rotated = rope_parameters(config).get("partial_rotary_factor", 1.0)
         writer.add_rope_freq_base(rope_parameters(config)["rope_theta"])
-        writer.add_rope_dimension_count(head_dim)
-    if scaling == "llama3":
-        writer.add_tensor("rope_freqs.weight", llama3_factors(config))
-    elif scaling in ("linear", "yarn"):
-        params = rope_parameters(config)
-        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
-        writer.add_rope_scaling_factor(params["factor"])
-        if scaling == "yarn":
-            writer.add_rope_scaling_orig_ctx_len(params["original_max_position_embeddings"])
+        writer.add_rope_dimension_count(int(head_dim * rotated))
+    if arch in ("gemma2", "phi3") and config.sliding_window:
+        writer.add_sliding_window(config.sliding_window)
+    if arch == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
 
-    names = {
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
-        "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "post_attention_norm" if arch == "gemma3" else "ffn_norm",
-        "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
-    }
-    outer = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
-             "lm_head.weight": "output.weight"}
+
+def write_mla_keys(writer, config, layout):
+    """What the converter writes before ("old") and after April 2025 ("new")."""
+    rope_dim = config.qk_rope_head_dim
+    key_length, value_length = config.qk_nope_head_dim + rope_dim, config.v_head_dim
+    if config.q_lora_rank:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    writer.add_rope_dimension_count(rope_dim)
+    writer.add_rope_freq_base(rope_parameters(config)["rope_theta"])
+    if layout == "old":
+        writer.add_key_length(key_length)
+        writer.add_value_length(value_length)
+    else:
+        writer.add_key_length(config.kv_lora_rank + rope_dim)
+        writer.add_value_length(config.kv_lora_rank)
+        writer.add_key_length_mla(key_length)
+        writer.add_value_length_mla(value_length)
+
+
+def write_expert_keys(writer, arch, config):
+    writer.add_expert_count(config.num_experts if arch == "qwen3moe" else config.n_routed_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    if arch != "deepseek2":
+        return
+    is_v3 = config.model_type == "deepseek_v3"
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    writer.add_leading_dense_block_count(config.first_k_dense_replace)
+    if is_v3:
+        writer.add_expert_weights_norm(config.norm_topk_prob)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if config.n_group and config.n_group > 1:
+        writer.add_expert_group_count(config.n_group)
+        writer.add_expert_group_used_count(config.topk_group)
+
+
+NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
+    "self_attn.q_a_proj": "attn_q_a", "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+OUTER = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+         "lm_head.weight": "output.weight"}
+
+
+def block_tensors(arch, config, layout, stem, suffix, values):
+    """(GGUF name, values) of one parameter of a layer, as llama.cpp's converter makes them."""
+    if stem == "mlp.experts" and suffix == "gate_up_proj":
+        gate, up = np.split(values, 2, axis=1)
+        return [("ffn_gate_exps.weight", gate), ("ffn_up_exps.weight", up)]
+    if stem == "mlp.experts":
+        return [("ffn_down_exps.weight", values)]
+    if suffix == "e_score_correction_bias":
+        return [("exp_probs_b.bias", values)]
+    if stem == "self_attn.kv_b_proj" and layout == "old":
+        return [("attn_kv_b.weight", values)]
+    if stem == "self_attn.kv_b_proj":
+        heads = values.reshape(config.num_attention_heads, -1, values.shape[-1])
+        k, v = np.split(heads, [config.qk_nope_head_dim], axis=1)
+        return [("attn_k_b.weight", k.swapaxes(1, 2)), ("attn_v_b.weight", v)]
+    if arch == "llama" and stem == "self_attn.q_proj":
+        values = permute(values, config.num_attention_heads)
+    if arch == "llama" and stem == "self_attn.k_proj":
+        values = permute(values, config.num_key_value_heads)
+    if stem == "post_attention_layernorm":
+        return [("post_attention_norm.weight" if arch in GEMMAS else "ffn_norm.weight", values)]
+    return [(f"{NAMES[stem]}.{suffix}", values)]
+
+
+def write_gguf(path, arch, config, state, *, scaling=None, layout=None):
+    writer = gguf.GGUFWriter(str(path), arch)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(1 if layout == "new" else config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if arch == "deepseek2":
+        write_mla_keys(writer, config, layout)
+    else:
+        write_attention_keys(writer, arch, config)
+    if arch in ("deepseek2", "qwen3moe"):
+        write_expert_keys(writer, arch, config)
+    write_rope_scaling(writer, config, scaling)
     for name, tensor in state.items():
         values = tensor.float().numpy()
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        if arch == "gemma3" and name.endswith("norm.weight"):
+        if arch in GEMMAS and name.endswith("norm.weight"):
             values = values + 1
-        if name in outer:
-            target = outer[name]
+        if name in OUTER:
+            parts = [(OUTER[name], values)]
         else:
             _, _, layer, rest = name.split(".", 3)
-            stem, suffix = rest.rsplit(".", 1)
-            if arch == "llama" and stem in ("self_attn.q_proj", "self_attn.k_proj"):
-                values = permute(values, n_heads if stem.endswith("q_proj") else n_kv_heads)
-            target = f"blk.{layer}.{names[stem]}.{suffix}"
-        writer.add_tensor(target, np.ascontiguousarray(values, dtype=np.float32))
+            parts = [(f"blk.{layer}.{target}", part)
+                     for target, part in block_tensors(arch, config, layout, *rest.rsplit(".", 1), values)]
+        for target, part in parts:
+            writer.add_tensor(target, np.ascontiguousarray(part, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def make(out_dir, name, arch, model_class, config, seed, scaling=None):
+def make(out_dir, name, arch, model_class, config, seed, scaling=None, layout=None):
     torch.manual_seed(seed)
     model = model_class(config).eval().float()
     with torch.no_grad():
         # transformers starts with tiny weights, zero biases and unit norms, which would hide mistakes.
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
-                parameter.copy_(torch.randn_like(parameter) * 0.3 + (1.0 if "norm" in key and arch != "gemma3" else 0.0))
+                parameter.copy_(torch.randn_like(parameter) * 0.3 + (1.0 if "norm" in key and arch not in GEMMAS else 0.0))
             else:
                 parameter.copy_(torch.randn_like(parameter) * (1.5 / math.sqrt(parameter.shape[-1])))
+        for key, buffer in model.named_buffers():
+            if key.endswith("e_score_correction_bias"):
+                buffer.copy_(torch.randn_like(buffer) * 0.2)
         tokens = torch.randint(0, VOCAB, (N_TOKENS,))
         logits = model(tokens[None]).logits[0].float().numpy()
-    write_gguf(out_dir / f"{name}.gguf", arch, config, model.state_dict(), scaling=scaling)
+    write_gguf(out_dir / f"{name}.gguf", arch, config, model.state_dict(), scaling=scaling, layout=layout)
     with open(out_dir / f"{name}.bin", "wb") as file:
         file.write(struct.pack("<ii", N_TOKENS, VOCAB))
         file.write(tokens.numpy().astype("<i4").tobytes())
@@ -174,6 +274,51 @@ def main():
     make(out_dir, "gemma3_linear_rope", "gemma3", t.Gemma3ForCausalLM,
          t.Gemma3TextConfig(**gemma, head_dim=16, sliding_window=9, query_pre_attn_scalar=16,
                             rope_parameters=gemma_rope(rope_type="linear", factor=8.0)), 9)
+    gemma2 = {**small, "num_hidden_layers": 3, "hidden_size": 24, "intermediate_size": 32}
+    make(out_dir, "gemma2", "gemma2", t.Gemma2ForCausalLM,
+         t.Gemma2Config(**gemma2, head_dim=16, sliding_window=9, query_pre_attn_scalar=16, attn_logit_softcapping=5.0,
+                        final_logit_softcapping=10.0, rope_parameters=rope()), 10)
+    make(out_dir, "phi3", "phi3", t.Phi3ForCausalLM,
+         t.Phi3Config(**small, sliding_window=11, pad_token_id=0, rope_parameters=rope()), 11)
+    # The sequence of 40 is longer than what the model was trained with, or shorter; only six values of a head turn.
+    phi3 = dict(rope_type="longrope", partial_rotary_factor=0.75, short_factor=[1.0, 1.1, 1.3],
+                long_factor=[1.2, 2.5, 3.7])
+    for name, original, seed in (("phi3_longrope_long", 24, 12), ("phi3_longrope_short", 64, 13)):
+        make(out_dir, name, "phi3", t.Phi3ForCausalLM,
+             t.Phi3Config(**small, original_max_position_embeddings=original, pad_token_id=0,
+                          rope_parameters=rope(original_max_position_embeddings=original, **phi3)),
+             seed, scaling="longrope")
+    make(out_dir, "qwen3moe", "qwen3moe", t.Qwen3MoeForCausalLM,
+         t.Qwen3MoeConfig(**small, head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=20,
+                          norm_topk_prob=True, tie_word_embeddings=False, rope_parameters=rope(rope_theta=1000000.0)), 14)
+    make_deepseeks(out_dir, small, rope)
+
+
+def make_deepseeks(out_dir, small, rope):
+    """V3 (sigmoid, bias) and V2 (softmax): groups, q_lora, YaRN on and off, both layouts."""
+    t = transformers
+    mla = {**small, "num_key_value_heads": 4, "max_position_embeddings": 1024, "kv_lora_rank": 24,
+           "qk_nope_head_dim": 8, "qk_rope_head_dim": 16, "v_head_dim": 12, "tie_word_embeddings": False}
+    moe = dict(n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=20, first_k_dense_replace=1)
+    yarn = lambda mscale: rope(rope_type="yarn", factor=40.0, original_max_position_embeddings=256, beta_fast=32,
+                               beta_slow=1, mscale=mscale, mscale_all_dim=mscale)
+    v3 = lambda q_lora, groups, rope_parameters, **more: t.DeepseekV3Config(
+        **{**mla, **moe, **more}, q_lora_rank=q_lora, n_group=groups, topk_group=2 if groups > 1 else 1, n_shared_experts=1,
+        routed_scaling_factor=2.5, norm_topk_prob=True, num_mtp_layers=0, rope_parameters=rope_parameters)
+    v2 = lambda q_lora, groups, rope_parameters: t.DeepseekV2Config(
+        **mla, **moe, q_lora_rank=q_lora, n_group=groups, topk_group=2 if groups > 1 else 1, n_shared_experts=2,
+        topk_method="group_limited_greedy" if groups > 1 else "greedy", routed_scaling_factor=1.5,
+        rope_parameters=rope_parameters)
+    make_v3 = lambda name, *args, **kw: make(out_dir, name, "deepseek2", t.DeepseekV3ForCausalLM, *args, **kw)
+    make_v2 = lambda name, *args, **kw: make(out_dir, name, "deepseek2", t.DeepseekV2ForCausalLM, *args, **kw)
+    deep = dict(num_hidden_layers=3)
+    # One model in both layouts.
+    make_v3("deepseek_v3", v3(20, 4, yarn(1.0), **deep), 20, scaling="yarn", layout="new")
+    make_v3("deepseek_v3_old", v3(20, 4, yarn(1.0), **deep), 20, scaling="yarn", layout="old")
+    make_v3("deepseek_v3_no_q_lora", v3(None, 4, rope()), 21, layout="old")
+    make_v3("deepseek_v3_no_groups", v3(None, 1, yarn(1.0)), 22, scaling="yarn", layout="new")
+    make_v2("deepseek_v2", v2(20, 4, yarn(0.707)), 23, scaling="yarn", layout="old")
+    make_v2("deepseek_v2_lite", v2(None, 1, rope()), 24, layout="new")
 
 
 if __name__ == "__main__":
