@@ -37,6 +37,10 @@ struct RemoteFile {
   /// Called on a thread of the download's, one call at a time, again whenever a new one is needed.
   /// Throws Error. Should heed the stop token that download() was given.
   std::function<DownloadUrl()> locate;
+  /// The same bytes on this machine, not verified (a git remote's own LFS store); or empty.
+  std::filesystem::path local_copy;
+  /// Writes the file where the source has it already (a small one in git); else not set.
+  std::function<void(const std::filesystem::path& target)> write_to;
 };
 
 enum class DownloadEventType {
