@@ -17,6 +17,10 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_serve_command(app, invocation);
   add_ps_command(app, invocation);
   add_stop_command(app, invocation);
+  add_prune_command(app, invocation);
+  add_verify_command(app, invocation);
+  add_export_command(app, invocation);
+  add_import_command(app, invocation);
   add_version_command(app, invocation);
   add_engine_process_command(app, invocation);
 }

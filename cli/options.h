@@ -21,8 +21,9 @@ struct Invocation {
 /// Declares every command on `app`. `invocation` must outlive `app`'s parse.
 void add_commands(CLI::App& app, Invocation& invocation);
 
-/// Settings from the environment and config.yaml, weaker than flags. Throws commands::Error naming
-/// the file, line and key of a bad value.
+/// Settings from the environment and config.yaml, weaker than flags. The store is the first of
+/// DSCTL_MODELS, `models` in config.yaml, OLLAMA_MODELS, and a directory of our own. Throws
+/// commands::Error naming the file, line and key of a bad value.
 commands::Settings default_settings();
 
 void add_show_command(CLI::App& app, Invocation& invocation);
@@ -31,6 +32,10 @@ void add_cp_command(CLI::App& app, Invocation& invocation);
 void add_create_command(CLI::App& app, Invocation& invocation);
 void add_list_command(CLI::App& app, Invocation& invocation);
 void add_rm_command(CLI::App& app, Invocation& invocation);
+void add_prune_command(CLI::App& app, Invocation& invocation);
+void add_verify_command(CLI::App& app, Invocation& invocation);
+void add_export_command(CLI::App& app, Invocation& invocation);
+void add_import_command(CLI::App& app, Invocation& invocation);
 void add_version_command(CLI::App& app, Invocation& invocation);
 void add_run_command(CLI::App& app, Invocation& invocation);
 void add_ps_command(CLI::App& app, Invocation& invocation);

@@ -104,11 +104,25 @@ void apply_config_file(commands::Settings& settings, const fs::path& path) {
   }
 }
 
+/// The store that Ollama is told to use, as it reads the variable: without blanks and quotes.
+std::string ollama_models() {
+  std::string value = environment("OLLAMA_MODELS");
+  const auto strip = [&value](const char* characters) {
+    value.erase(0, value.find_first_not_of(characters));
+    value.erase(value.find_last_not_of(characters) + 1);
+  };
+  strip(" \t\r\n");
+  strip("\"'");
+  return value;
+}
+
 }  // namespace
 
 commands::Settings default_settings() {
   commands::Settings settings;
   settings.models_dir = home_dir("XDG_DATA_HOME", ".local/share") / "dsctl" / "models";
+  // Before config.yaml: what is said to this program outweighs what is said to another.
+  if (const std::string models = ollama_models(); !models.empty()) settings.models_dir = models;
   const std::string config = environment("DSCTL_CONFIG");
   if (!config.empty() && !fs::exists(config)) {
     throw commands::Error("DSCTL_CONFIG: " + config + ": no such file");

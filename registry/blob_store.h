@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "registry/digest.h"
 
@@ -100,6 +101,10 @@ class Staging {
   int lock_fd_ = -1;
   std::atomic<int> n_files_{0};
 };
+
+/// Staging directories whose process is gone. Only under the store's lock is it sure that none of
+/// them is just being made.
+std::vector<std::filesystem::path> abandoned_staging(const BlobStore& store);
 
 /// The blobs of a store. Reading needs no lock and writes nothing.
 class BlobStore {

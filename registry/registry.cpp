@@ -10,6 +10,7 @@
 
 #include "registry/error.h"
 #include "registry/file_io.h"
+#include "registry/manifest_scan.h"
 #include "registry/weight_import.h"
 
 namespace dsctl::registry {
@@ -27,55 +28,6 @@ std::chrono::system_clock::time_point modified_at(const fs::path& path) {
       std::chrono::duration_cast<std::chrono::system_clock::duration>(
           std::chrono::seconds(status.st_mtim.tv_sec) +
           std::chrono::nanoseconds(status.st_mtim.tv_nsec)));
-}
-
-/// What lies below manifests/.
-struct Scan {
-  std::vector<ModelName> names;
-  std::vector<std::string> problems;  // what was skipped
-  bool complete = true;               // false: a directory could not be read, there may be more
-
-  /// Names in `dir`, sorted; hidden ones are not looked at.
-  std::vector<std::string> entries_of(const fs::path& dir) {
-    std::vector<std::string> entries;
-    std::error_code error;
-    fs::directory_iterator entry(dir, error);
-    for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
-      std::string name = entry->path().filename().string();
-      if (!name.starts_with('.')) entries.push_back(std::move(name));
-    }
-    std::sort(entries.begin(), entries.end());
-    if (error && error != std::errc::no_such_file_or_directory) {
-      problems.push_back(dir.string() + ": " + error.message());
-      complete = complete && error == std::errc::not_a_directory;
-    }
-    return entries;
-  }
-};
-
-Scan scan_manifests(const fs::path& manifests) {
-  Scan scan;
-  for (const std::string& host : scan.entries_of(manifests)) {
-    for (const std::string& owner : scan.entries_of(manifests / host)) {
-      for (const std::string& model : scan.entries_of(manifests / host / owner)) {
-        for (const std::string& tag : scan.entries_of(manifests / host / owner / model)) {
-          const fs::path path = fs::path(host) / owner / model / tag;
-          const auto name = ModelName::try_parse(host + "/" + owner + "/" + model + ":" + tag);
-          if (name && name->relative_path() == path) {
-            scan.names.push_back(*name);
-          } else {
-            scan.problems.push_back((manifests / path).string() +
-                                    ": is no valid model name; ignored");
-          }
-        }
-      }
-    }
-  }
-  return scan;
-}
-
-std::optional<std::string> read_manifest(const fs::path& path) {
-  return read_small_file(path, Manifest::kMaxBytes);
 }
 
 std::vector<StoredMessage> parse_messages(const std::string& text) {
@@ -158,16 +110,10 @@ StoredModel read_model(const BlobStore& blobs, const ModelName& name, const std:
   return model;
 }
 
-std::vector<Layer> all_layers(const Manifest& manifest) {
-  std::vector<Layer> layers = manifest.layers;
-  layers.push_back(manifest.config);
-  return layers;
-}
-
 /// The layers of the manifest at `path`; none when there is none that can be read.
 std::vector<Layer> layers_at(const fs::path& path) {
   try {
-    const auto bytes = read_manifest(path);
+    const auto bytes = read_small_file(path, Manifest::kMaxBytes);
     return bytes ? all_layers(Manifest::parse(*bytes)) : std::vector<Layer>();
   } catch (const Error&) {
     return {};
@@ -305,12 +251,12 @@ fs::path Registry::manifest_path(const ModelName& name) const {
 
 ModelList Registry::list() const {
   ModelList list;
-  Scan scan = scan_manifests(root() / "manifests");
+  ManifestScan scan = scan_manifests(root());
   list.problems = std::move(scan.problems);
   for (const ModelName& name : scan.names) {
     const fs::path path = manifest_path(name);
     try {
-      const auto bytes = read_manifest(path);
+      const auto bytes = read_manifest(root(), name);
       if (!bytes) continue;  // removed since the directory was read
       const Manifest manifest = Manifest::parse(*bytes);
       ModelEntry entry;
@@ -342,7 +288,7 @@ ModelList Registry::list() const {
 std::optional<ModelName> Registry::stored_name(const ModelName& name) const {
   std::error_code error;
   if (fs::is_regular_file(manifest_path(name), error)) return name;
-  for (const ModelName& stored : scan_manifests(root() / "manifests").names) {
+  for (const ModelName& stored : scan_manifests(root()).names) {
     if (stored.same_as(name)) return stored;
   }
   return std::nullopt;
@@ -352,13 +298,13 @@ std::optional<StoredModel> Registry::find(const ModelName& name) const {
   const auto stored = stored_name(name);
   if (!stored) return std::nullopt;
   const fs::path path = manifest_path(*stored);
-  auto bytes = read_manifest(path);
+  auto bytes = read_manifest(root(), *stored);
   // Without a lock the model may be replaced between its manifest and its blobs: then read again.
   while (bytes) {
     try {
       return read_model(blobs_, *stored, *bytes, path);
     } catch (const Error&) {
-      auto now = read_manifest(path);
+      auto now = read_manifest(root(), *stored);
       if (now == bytes) throw;
       bytes = std::move(now);
     }
@@ -401,14 +347,38 @@ StoredModel Registry::create(const ModelName& name, const CreateSpec& spec,
   for (const std::string& note : remove_unused(old_layers).notes) {
     if (observer.status) observer.status(note);
   }
-  return read_model(blobs_, target, *read_manifest(manifest_path(target)), manifest_path(target));
+  return read_model(blobs_, target, *read_manifest(root(), target), manifest_path(target));
+}
+
+void Registry::install(const std::vector<StagedBlob>& staged,
+                       const std::vector<NamedManifest>& manifests, const Observer& observer) {
+  const StoreLock lock(root(), "import", lock_timeout_ms_, observer.status);
+  for (const StagedBlob& blob : staged)
+    blobs_.publish(blob);
+  sync_dir(blobs_.blobs_dir());
+  for (const auto& [name, json] : manifests) {
+    // A blob that was in the store already may have been removed since it was looked for.
+    for (const Layer& layer : all_layers(Manifest::parse(json)))
+      blobs_.check(layer.digest, layer.size_bytes);
+  }
+  std::vector<Layer> old_layers;
+  for (const auto& [name, json] : manifests) {
+    const ModelName target = stored_name(name).value_or(name);
+    const std::vector<Layer> old = layers_at(manifest_path(target));
+    old_layers.insert(old_layers.end(), old.begin(), old.end());
+    if (observer.status) observer.status("writing manifest of " + target.short_form());
+    write_manifest(target, json);
+  }
+  for (const std::string& note : remove_unused(old_layers).notes) {
+    if (observer.status) observer.status(note);
+  }
 }
 
 void Registry::copy(const ModelName& source, const ModelName& destination,
                     const Observer& observer) {
   const StoreLock lock(root(), "cp " + source.short_form(), lock_timeout_ms_, observer.status);
   const auto stored = stored_name(source);
-  const auto bytes = stored ? read_manifest(manifest_path(*stored)) : std::nullopt;
+  const auto bytes = stored ? read_manifest(root(), *stored) : std::nullopt;
   if (!bytes) throw Error("model \"" + source.short_form() + "\" not found");
   try {
     Manifest::parse(*bytes);
@@ -451,27 +421,16 @@ void Registry::write_manifest(const ModelName& name, const std::string& json) co
 RemoveResult Registry::remove_unused(const std::vector<Layer>& candidates) const {
   RemoveResult result;
   if (candidates.empty()) return result;
-  std::set<Digest> used;
-  const Scan scan = scan_manifests(root() / "manifests");
-  if (!scan.complete) {
-    result.notes.push_back("blobs were kept, because not all manifests can be read: " +
-                           scan.problems.front());
+  const BlobUses uses = read_blob_uses(root());
+  if (!uses.unknown.empty()) {
+    result.notes.push_back("blobs were kept, because " + uses.unknown);
     return result;
   }
-  for (const ModelName& name : scan.names) {
-    try {
-      const auto bytes = read_manifest(manifest_path(name));
-      if (!bytes) continue;
-      for (const Layer& layer : all_layers(Manifest::parse(*bytes)))
-        used.insert(layer.digest);
-    } catch (const Error& error) {
-      result.notes.push_back("blobs were kept, because the manifest of " + name.short_form() +
-                             " can't be read: " + error.what());
-      return result;
-    }
-  }
+  std::set<Digest> removed;
   for (const Layer& layer : candidates) {
-    if (used.insert(layer.digest).second) result.freed_bytes += blobs_.remove(layer.digest);
+    const bool used = uses.blobs.contains(layer.digest);
+    if (!used && removed.insert(layer.digest).second)
+      result.freed_bytes += blobs_.remove(layer.digest);
   }
   return result;
 }

@@ -87,6 +87,12 @@ struct RemoveResult {
   std::vector<std::string> notes;  // why blobs were kept, when they could not be judged
 };
 
+/// A model as another store has it: its manifest's bytes, kept as they are so that its ID is.
+struct NamedManifest {
+  ModelName name;
+  std::string json;
+};
+
 class Registry {
  public:
   /// `root` need not exist: then there are no models, and the first `create` makes it.
@@ -106,6 +112,12 @@ class Registry {
 
   /// Makes or replaces a model. Nothing of it is visible before all of it is on disk.
   StoredModel create(const ModelName& name, const CreateSpec& spec, const Observer& observer);
+
+  /// Makes models of manifests whose blobs are staged, or in the store already. Nothing is visible
+  /// when it throws: Error names a blob that is missing or has another size. Models of these names
+  /// are replaced, one after the other.
+  void install(const std::vector<StagedBlob>& staged, const std::vector<NamedManifest>& manifests,
+               const Observer& observer);
 
   /// Gives a model a second name, replacing what had it. Throws Error when there is no `source`.
   void copy(const ModelName& source, const ModelName& destination, const Observer& observer = {});

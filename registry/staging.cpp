@@ -42,18 +42,6 @@ bool is_abandoned(const fs::path& dir) {
   return ::flock(fd, LOCK_EX | LOCK_NB) == 0;
 }
 
-void remove_abandoned(const fs::path& blobs_dir) {
-  std::vector<fs::path> dirs;
-  std::error_code error;  // what can't be read or removed is another user's: his create cleans it
-  for (fs::directory_iterator entry(blobs_dir, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (entry->path().filename().string().starts_with(kDirPrefix)) dirs.push_back(entry->path());
-  }
-  for (const fs::path& dir : dirs) {
-    if (is_abandoned(dir)) fs::remove_all(dir, error);
-  }
-}
-
 struct stat status_of(int fd, const fs::path& path) {
   struct stat status {};
   if (::fstat(fd, &status) != 0) throw_errno(path, "can't stat");
@@ -125,15 +113,30 @@ bool make_hard_link(int fd, const fs::path& path, const fs::path& target) {
 
 }  // namespace
 
+std::vector<fs::path> abandoned_staging(const BlobStore& store) {
+  std::vector<fs::path> dirs;
+  std::error_code error;  // what can't be read is another user's: his create cleans it
+  for (fs::directory_iterator entry(store.blobs_dir(), error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().filename().string().starts_with(kDirPrefix)) dirs.push_back(entry->path());
+  }
+  std::erase_if(dirs, [](const fs::path& dir) { return !is_abandoned(dir); });
+  return dirs;
+}
+
 Staging::Staging(const BlobStore& store, const std::function<void(std::string_view)>& waiting)
     : store_(store) {
   create_directories_synced(store.blobs_dir());
   const StoreLock lock(store.root(), "start of an import", kStartTimeoutMs, waiting);
-  remove_abandoned(store.blobs_dir());
+  for (const fs::path& dir : abandoned_staging(store)) {
+    std::error_code ignored;
+    fs::remove_all(dir, ignored);
+  }
   dir_ = store.blobs_dir() / random_name();
   if (::mkdir(dir_.c_str(), 0755) != 0) throw_errno(dir_, "can't create the directory");
   FileDescriptor file = open_file(dir_ / "lock", O_RDWR | O_CREAT | O_EXCL);
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) throw_errno(dir_ / "lock", "can't lock");
+  // Waits: somebody who asks whether the directory is abandoned holds it for a moment.
+  if (::flock(file.get(), LOCK_EX) != 0) throw_errno(dir_ / "lock", "can't lock");
   lock_fd_ = file.release();
 }
 

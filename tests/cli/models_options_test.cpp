@@ -60,5 +60,19 @@ TEST_CASE("create reads standard input for -f -") {
                     Contains("stdin:1:1: FROM ./nothing.gguf: no such file"));
 }
 
+TEST_CASE("prune, verify, export and import parse their flags") {
+  Program program;
+  CHECK(program.run("prune --dry-run --older-than 30m") == 0);
+  CHECK(program.run("verify --jobs 2 --delete") == 0);
+  CHECK_THROWS_AS(program.run("verify --jobs 999"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("export x"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("export -o x"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("import"), CLI::ParseError);
+  CHECK_THROWS_WITH(program.run("export none -o " + (program.dir.path() / "x.tar").string()),
+                    Contains("model 'none:latest' not found"));
+  CHECK_THROWS_WITH(program.run("import " + (program.dir.path() / "x.tar").string() + " --json"),
+                    Contains("No such file"));
+}
+
 }  // namespace
 }  // namespace dsctl::cli
