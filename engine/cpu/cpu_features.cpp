@@ -8,6 +8,8 @@
 #include <set>
 #include <string_view>
 
+#include "gguf/quants/encode.h"
+
 namespace dsctl::engine {
 namespace {
 
@@ -56,8 +58,9 @@ CpuFeatures detect() {
   features.n_physical_cores = count_physical_cores();
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                  __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+  // The encoders' AVX2 means F16C as well.
+  features.avx2 = gguf::has_encoder_isa(gguf::EncoderIsa::kAvx2) && __builtin_cpu_supports("fma") &&
+                  __builtin_cpu_supports("bmi2");
   features.avx512_vnni = features.avx2 && __builtin_cpu_supports("avx512f") &&
                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");

@@ -1,5 +1,9 @@
 #include "gguf/quants/encode.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cassert>
 #include <string>
 
@@ -23,6 +27,18 @@ RowsEncoder encoder_on(EncoderIsa isa, DType dtype) {
   return encoder_base(dtype);
 }
 
+#if defined(__x86_64__)
+/// Clang 14 has no name for it in __builtin_cpu_supports. Where AVX2 is usable, so is it.
+bool has_f16c() {
+  constexpr unsigned kF16c = 1u << 29;
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & kF16c) != 0;
+}
+#endif
+
 EncoderIsa best_isa() {
   static const EncoderIsa isa = has_encoder_isa(EncoderIsa::kAvx512) ? EncoderIsa::kAvx512
                                 : has_encoder_isa(EncoderIsa::kAvx2) ? EncoderIsa::kAvx2
@@ -35,7 +51,7 @@ EncoderIsa best_isa() {
 bool has_encoder_isa(EncoderIsa isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && has_f16c();
   if (isa == EncoderIsa::kAvx2) return avx2;
   if (isa == EncoderIsa::kAvx512) {
     return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
