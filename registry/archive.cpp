@@ -288,16 +288,15 @@ class Importer {
     }
     if (!staging_) {
       staging_.emplace(registry_.blobs(), observer_.status);
-      check_space(registry_.root(), missing_bytes(), "the import");
+      total_bytes_ = missing_bytes();
+      check_space(registry_.root(), total_bytes_, "the import");
     }
     check_space(registry_.root(), entry.size_bytes, "blob " + digest->to_string());
     Staging::Writer writer(*staging_);
-    const std::string what = "importing " + digest->short_hex();
-    int64_t done = 0;
     while (const size_t n = tar_.read(chunk_)) {
       writer.write(std::span(chunk_).first(n));
-      done += static_cast<int64_t>(n);
-      if (observer_.progress) observer_.progress(what, done, entry.size_bytes);
+      done_bytes_ += static_cast<int64_t>(n);
+      if (observer_.progress) observer_.progress("importing", done_bytes_, total_bytes_);
     }
     try {
       staged_[*digest] = writer.finish(digest);
@@ -353,6 +352,8 @@ class Importer {
   std::vector<std::byte> chunk_;
   std::vector<NamedManifest> manifests_;
   std::map<Digest, int64_t> named_;
+  int64_t done_bytes_ = 0;
+  int64_t total_bytes_ = 0;  // to be written; 0 where the manifests come last
   std::optional<Staging> staging_;
   std::map<Digest, StagedBlob> staged_;
   ImportResult result_;
