@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cstdint>
+#include <charconv>
 #include <cstring>
-#include <string_view>
 
 #include "gguf/printable.h"
 
@@ -58,6 +57,11 @@ constexpr std::array<Magic, 11> kMagics{{
      "is a program, not a model"},
 }};
 
+/// True for the first line of a Git-LFS pointer, of today or of its first days.
+bool is_pointer(std::string_view text) {
+  return text.starts_with("version https://git-lfs") || text.starts_with("version https://hawser");
+}
+
 std::string describe_text(std::string_view text) {
   std::string_view body = text;
   while (!body.empty() && std::isspace(static_cast<unsigned char>(body.front()))) {
@@ -87,7 +91,7 @@ std::string describe_foreign_file(std::span<const std::byte> bytes) {
   if (bytes.empty()) return "is empty: the download has not started or failed; fetch it again";
   const std::string_view head(reinterpret_cast<const char*>(bytes.data()),
                               std::min<size_t>(bytes.size(), 512));
-  if (head.starts_with("version https://git-lfs")) {
+  if (is_pointer(head)) {
     return "is a Git-LFS pointer, not the model itself: run `git lfs pull` in its repository or "
            "download the file";
   }
@@ -103,6 +107,29 @@ std::string describe_foreign_file(std::span<const std::byte> bytes) {
   }
   if (is_text(head)) return describe_text(head);
   return "is no GGUF file: it starts with '" + printable(head.substr(0, 4)) + "', expected 'GGUF'";
+}
+
+std::optional<LfsPointer> parse_lfs_pointer(std::string_view text) {
+  constexpr size_t kMaxBytes = 1024;
+  constexpr std::string_view kOid = "oid sha256:";
+  constexpr std::string_view kSize = "size ";
+  if (text.size() >= kMaxBytes || !is_pointer(text)) return std::nullopt;
+  LfsPointer pointer;
+  bool has_size = false;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.starts_with(kOid)) pointer.sha256 = line.substr(kOid.size());
+    if (!line.starts_with(kSize)) continue;
+    const char* const line_end = line.data() + line.size();
+    const auto number = std::from_chars(line.data() + kSize.size(), line_end, pointer.size_bytes);
+    has_size = number.ec == std::errc() && number.ptr == line_end && pointer.size_bytes >= 0;
+  }
+  const bool has_digest = pointer.sha256.size() == 64 &&
+                          pointer.sha256.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (!has_digest || !has_size) return std::nullopt;
+  return pointer;
 }
 
 }  // namespace dsctl::gguf

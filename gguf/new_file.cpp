@@ -94,6 +94,10 @@ void NewFile::write_at(int64_t offset_bytes, std::string_view text) {
   write_at(offset_bytes, std::as_bytes(std::span(text)));
 }
 
+void NewFile::sync() {
+  if (::fdatasync(fd_) != 0) fail("can't be synced");
+}
+
 void NewFile::publish() {
   if (::fsync(fd_) != 0) fail("can't be synced");
   if (::close(std::exchange(fd_, -1)) != 0) fail("can't be closed");

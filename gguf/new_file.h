@@ -31,6 +31,9 @@ class NewFile {
   void write_at(int64_t offset_bytes, std::span<const std::byte> data);
   void write_at(int64_t offset_bytes, std::string_view text);
 
+  /// Has all that was written on disk.
+  void sync();
+
   /// Syncs the file and renames it to `path`.
   void publish();
 
