@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -41,10 +43,34 @@ EngineOptions options_with(CpuKernels kernels) {
 struct QuantModel {
   tests::TempDir dir;
   std::filesystem::path path;
-  explicit QuantModel(gguf::DType dtype) : path(dir.path() / "model.gguf") {
-    tests::write_model(path, {.dim = 256, .ffn_dim = 512, .head_dim = 64, .dtype = dtype});
+  explicit QuantModel(const tests::RandomModel& model) : path(dir.path() / "model.gguf") {
+    tests::write_model(path, model);
   }
 };
+
+tests::RandomModel dense_model(gguf::DType dtype) {
+  return {.dim = 256, .ffn_dim = 512, .head_dim = 64, .dtype = dtype};
+}
+
+/// Mixtures of experts, so few that some get many tokens and some none: qwen3moe and deepseek2 in
+/// blocks of 32, deepseek2 in blocks of 256.
+const std::vector<std::unique_ptr<QuantModel>>& expert_models() {
+  static const auto models = [] {
+    tests::RandomModel small{.head_dim = 32, .dtype = gguf::DType::Q4_0, .n_experts = 7};
+    small.expert_dim = 64;
+    tests::RandomModel large = dense_model(gguf::DType::Q4_K);
+    large.n_experts = 4;
+    large.expert_dim = 256;
+    large.latent_dim = 256;
+    std::vector<std::unique_ptr<QuantModel>> all;
+    all.push_back(std::make_unique<QuantModel>(small));
+    small.latent_dim = 64;
+    all.push_back(std::make_unique<QuantModel>(small));
+    all.push_back(std::make_unique<QuantModel>(large));
+    return all;
+  }();
+  return models;
+}
 
 }  // namespace
 
@@ -76,7 +102,9 @@ TEST_CASE("A prompt in chunks, or token by token, gives the same bits as in one 
     for (const GoldenModel& golden : golden_models())
       check(golden.path, golden.tokens, kernels);
     for (const auto dtype : kQuantTypes)
-      check(QuantModel(dtype).path, golden_models()[0].tokens, kernels);
+      check(QuantModel(dense_model(dtype)).path, golden_models()[0].tokens, kernels);
+    for (const auto& model : expert_models())
+      check(model->path, golden_models()[0].tokens, kernels);
   }
 }
 
@@ -104,13 +132,15 @@ TEST_CASE("A sequence has the same bits alone and in a batch with others") {
     for (const GoldenModel& golden : golden_models())
       check(golden.path, golden.tokens, kernels);
     for (const auto dtype : kQuantTypes)
-      check(QuantModel(dtype).path, golden_models()[0].tokens, kernels);
+      check(QuantModel(dense_model(dtype)).path, golden_models()[0].tokens, kernels);
+    for (const auto& model : expert_models())
+      check(model->path, golden_models()[0].tokens, kernels);
   }
 }
 
 TEST_CASE("Fast kernels agree with the reference on a quantised model within the bound of ops.h") {
   for (const auto dtype : kQuantTypes) {
-    const QuantModel model(dtype);
+    const QuantModel model(dense_model(dtype));
     const auto file = gguf::GgufFile::open(model.path);
     ModelWorker fast(file, options_with(CpuKernels::kFast));
     ModelWorker reference(file, options_with(CpuKernels::kReference));
@@ -121,6 +151,47 @@ TEST_CASE("Fast kernels agree with the reference on a quantised model within the
     // Two layers of four products in a row, and the head.
     CHECK(error <= 9 * 5e-4);
   }
+}
+
+TEST_CASE("Both layouts of deepseek2's up projections give the same logits") {
+  const GoldenModel& golden = tests::golden_model("deepseek_v3");
+  const auto new_file = gguf::GgufFile::open(golden.path);
+  const auto old_file = gguf::GgufFile::open(tests::golden_model("deepseek_v3_old").path);
+  REQUIRE(new_file.find_tensor("blk.0.attn_k_b.weight") != nullptr);
+  REQUIRE(old_file.find_tensor("blk.0.attn_kv_b.weight") != nullptr);
+  ModelWorker new_worker(new_file, tests::small_options());
+  ModelWorker old_worker(old_file, tests::small_options());
+  const auto logits = run_in_chunks(new_worker, golden.tokens, 64);
+  CHECK(tests::max_abs_error(run_in_chunks(old_worker, golden.tokens, 64), logits) <= 2e-5);
+}
+
+TEST_CASE("A step of more tokens than a tile of latent queries gives the same bits") {
+  const tests::RandomModel model{.head_dim = 24, .n_experts = 5, .latent_dim = 24};
+  const QuantModel quant(model);
+  const auto file = gguf::GgufFile::open(quant.path);
+  EngineOptions options = options_with(CpuKernels::kReference);
+  options.max_model_len = 128;
+  ModelWorker worker(file, options);
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < 100; ++i)
+    tokens.push_back((i * 37 + 11) % model.vocab_size);
+  const Blocks blocks{7, 3, 12, 1, 9, 20, 31, 22, 29, 24, 40, 41, 42};
+  Batch batch;
+  batch.max_blocks_per_seq = static_cast<int>(blocks.size());
+  batch.block_tables = blocks;
+  batch.query_starts = {0, 100};
+  batch.context_lens = {100};
+  batch.token_ids = tokens;
+  for (int i = 0; i < 100; ++i) {
+    batch.positions.push_back(i);
+    batch.slot_mapping.push_back(blocks[static_cast<size_t>(i / 8)] * 8 + i % 8);
+    batch.sample_rows.push_back({.token_idx = i});
+  }
+  const auto whole = worker.run_logits(batch);
+  // The first 64 alone fill one tile exactly.
+  const auto first =
+      tests::run_in_chunks(worker, {tokens.begin(), tokens.begin() + 64}, 64, blocks);
+  CHECK(std::equal(first.begin(), first.end(), whole.begin()));
 }
 
 TEST_CASE("Logits are the same whether all rows are wanted or only the last") {

@@ -66,6 +66,51 @@ TEST_CASE("Two ranks compute what one computes, for every architecture", "[tp]")
     check_ranks(golden.path, 2);
 }
 
+TEST_CASE("Ranks share a latent's heads and the experts' columns unevenly", "[tp]") {
+  // Four heads over three ranks; values of 12 columns, experts of 20 and 40.
+  for (const char* name : {"deepseek_v3", "deepseek_v3_old", "deepseek_v2_lite"})
+    check_ranks(tests::golden_model(name).path, 3);
+  const tests::TempDir dir;
+  const auto path = dir.path() / "model.gguf";
+  // Five heads of 24 that end inside blocks of attn_output; experts of five blocks of 32, of which
+  // each rank takes its columns, and a shared one of ten.
+  RandomModel model{.n_heads = 8,
+                    .head_dim = 24,
+                    .dtype = gguf::DType::Q8_0,
+                    .n_experts = 6,
+                    .expert_dim = 160,
+                    .latent_dim = 32,
+                    .rope_dim = 8};
+  tests::write_model(path, model);
+  check_ranks(path, 2);
+  check_ranks(path, 3);
+}
+
+TEST_CASE("Ranks take whole experts where an expert has fewer blocks than ranks", "[tp]") {
+  const tests::TempDir dir;
+  const auto path = dir.path() / "model.gguf";
+  // One block of 32 an expert, seven experts: three, two and two of them.
+  tests::write_model(
+      path, {.n_kv_heads = 4, .dtype = gguf::DType::Q8_0, .n_experts = 7, .expert_dim = 32});
+  check_ranks(path, 2);
+  check_ranks(path, 3);
+  tests::write_model(
+      path, {.n_kv_heads = 4, .dtype = gguf::DType::Q8_0, .n_experts = 3, .expert_dim = 32});
+  const auto file = gguf::GgufFile::open(path);
+  CHECK_THROWS_WITH(ModelWorker(file, options_with(4)), Catch::Contains("only 3 experts"));
+}
+
+TEST_CASE("Every rank counts its own copy of a latent cache", "[tp]") {
+  const auto kv_bytes = [](const char* name, int tp_size) {
+    const auto file = gguf::GgufFile::open(tests::golden_model(name).path);
+    return ModelWorker(file, options_with(tp_size)).limits().kv_bytes;
+  };
+  // 3 layers, 64 blocks of 8 tokens, 24 + 16 values of 4 bytes.
+  CHECK(kv_bytes("deepseek_v3", 1) == 3 * 64 * 8 * 40 * 4);
+  CHECK(kv_bytes("deepseek_v3", 2) == 2 * kv_bytes("deepseek_v3", 1));
+  CHECK(kv_bytes("qwen3moe", 2) == kv_bytes("qwen3moe", 1));
+}
+
 TEST_CASE("Ranks share heads, blocks and tokens unevenly where they don't divide", "[tp]") {
   const tests::TempDir dir;
   const auto path = dir.path() / "model.gguf";

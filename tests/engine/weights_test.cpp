@@ -131,6 +131,94 @@ TEST_CASE("An architecture that is not supported is named beside those that are"
         "gemma2, phi3, qwen3moe, deepseek2");
 }
 
+TEST_CASE("Numbers of latent attention and of experts that can't be are refused") {
+  const auto error_with = [](const std::string& key, auto value) {
+    return load_error("deepseek_v3", with_key("deepseek2." + key, value));
+  };
+  CHECK(load_error("deepseek_v3", {.dropped_key = "deepseek2.attention.kv_lora_rank"}) ==
+        "deepseek2.attention.kv_lora_rank: key missing, the model needs it");
+  CHECK(error_with("rope.dimension_count", 24u) ==
+        "deepseek2.rope.dimension_count: 24, expected less than the key length 24");
+  CHECK(error_with("expert_used_count", 9u) == "deepseek2.expert_used_count: 9, expected 1 to 8");
+  CHECK(error_with("expert_group_count", 3u) ==
+        "deepseek2.expert_group_count: 3, expected a divisor of the 8 experts");
+  CHECK(error_with("expert_group_used_count", 1u) ==
+        "deepseek2.expert_group_used_count: 1 groups have 2 experts, but 3 are used");
+  CHECK(error_with("expert_group_used_count", 5u) ==
+        "deepseek2.expert_group_used_count: 5, expected 1 to 4");
+  CHECK(error_with("expert_gating_func", 3u) ==
+        "deepseek2.expert_gating_func: 3 is not supported, expected 1 (softmax) or 2 (sigmoid)");
+  CHECK(error_with("leading_dense_block_count", -1) ==
+        "deepseek2.leading_dense_block_count: -1, expected 0 to 1024");
+  CHECK(error_with("nextn_predict_layers", 3u) ==
+        "deepseek2.nextn_predict_layers: 3, expected 0 to 2");
+  CHECK_THAT(error_with("attention.temperature_scale", 0.1f), Catch::Contains("not supported"));
+  CHECK(error_with("expert_count", 7u) ==
+        "deepseek2.expert_group_count: 4, expected a divisor of the 7 experts");
+}
+
+TEST_CASE("Stacks of experts and of heads that have another shape are refused") {
+  CHECK(load_error("deepseek_v3",
+                   {.reshaped_tensor = "blk.1.ffn_up_exps.weight", .dims = {32, 20, 7}}) ==
+        "blk.1.ffn_up_exps.weight: shape [32, 20, 7], expected [32, 20, 8]");
+  CHECK(
+      load_error("deepseek_v3", {.reshaped_tensor = "blk.0.attn_k_b.weight", .dims = {24, 8, 4}}) ==
+      "blk.0.attn_k_b.weight: shape [24, 8, 4], expected [8, 24, 4]");
+  CHECK(load_error("deepseek_v3_old",
+                   {.reshaped_tensor = "blk.0.attn_kv_b.weight", .dims = {24, 79}}) ==
+        "blk.0.attn_kv_b.weight: shape [24, 79], expected [24, 20, 4]");
+  CHECK(load_error("qwen3moe", {.dropped_tensor = "blk.1.ffn_down_exps.weight"}) ==
+        "blk.1.ffn_down_exps.weight: tensor missing");
+  CHECK(load_error("phi3", {.reshaped_tensor = "blk.0.ffn_up.weight", .dims = {32, 48}}) ==
+        "blk.0.ffn_up.weight: shape [32, 48], expected [32, 96]");
+}
+
+TEST_CASE("Layers that predict further tokens are not run") {
+  // With two of its three layers the model is another one, but it loads and needs no tensor of the
+  // third.
+  Changes changes = with_key("deepseek2.nextn_predict_layers", 1u);
+  changes.dropped_tensor = "blk.2.attn_output.weight";
+  CHECK(load_error("deepseek_v3", changes).empty());
+}
+
+TEST_CASE("Files without keys for groups are routed as their model was trained") {
+  const auto groups = [](int n_experts, bool sigmoid, bool with_keys) {
+    const tests::TempDir dir;
+    const auto path = dir.path() / "model.gguf";
+    gguf::GgufWriter writer;
+    writer.add("general.architecture", "deepseek2");
+    const auto add = [&](const char* key, uint32_t value) {
+      writer.add("deepseek2." + std::string(key), value);
+    };
+    for (const auto& [key, value] : std::initializer_list<std::pair<const char*, uint32_t>>{
+             {"block_count", 2},
+             {"embedding_length", 32},
+             {"attention.head_count", 4},
+             {"context_length", 64},
+             {"attention.kv_lora_rank", 32},
+             {"rope.dimension_count", 8},
+             {"attention.key_length", 16},
+             {"attention.value_length", 16},
+             {"expert_used_count", 6},
+             {"expert_feed_forward_length", 32}})
+      add(key, value);
+    writer.add("deepseek2.attention.layer_norm_rms_epsilon", 1e-6f);
+    add("expert_count", static_cast<uint32_t>(n_experts));
+    add("expert_gating_func", sigmoid ? 2 : 1);
+    if (with_keys) add("expert_group_count", 1);
+    writer.add_tensor("token_embd.weight", {32, 4}, std::vector<float>(128));
+    writer.write(path);
+    const auto file = gguf::GgufFile::open(path);
+    const Routing routing = read_deepseek2_config(ConfigReader(file)).moe.routing;
+    return std::pair(routing.n_groups, routing.n_used_groups);
+  };
+  CHECK(groups(256, true, false) == std::pair(8, 4));   // V3, R1
+  CHECK(groups(160, false, false) == std::pair(8, 3));  // V2
+  CHECK(groups(64, false, false) == std::pair(1, 1));   // V2-Lite
+  CHECK(groups(384, true, false) == std::pair(1, 1));   // Kimi-K2
+  CHECK(groups(256, true, true) == std::pair(1, 1));    // the file says so
+}
+
 TEST_CASE("Longrope takes its factors by the length that is asked for") {
   const auto& golden = tests::golden_model("llama_tied");
   const tests::TempDir dir;

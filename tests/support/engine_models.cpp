@@ -72,53 +72,148 @@ const GoldenModel& golden_model(const std::string& name) {
   throw std::runtime_error("no golden model " + name);
 }
 
-void write_model(const std::filesystem::path& path, const RandomModel& model) {
-  gguf::GgufWriter writer;
-  const std::string& arch = model.architecture;
-  writer.add("general.architecture", std::string_view(arch));
-  const auto add = [&](const char* key, auto value) { writer.add(arch + "." + key, value); };
-  const auto add_int = [&](const char* key, int value) { add(key, static_cast<uint32_t>(value)); };
-  add_int("block_count", model.n_layers);
-  add_int("context_length", 128);
-  add_int("embedding_length", model.dim);
-  add_int("feed_forward_length", model.ffn_dim);
-  add_int("attention.head_count", model.n_heads);
-  add_int("attention.head_count_kv", model.n_kv_heads);
-  add_int("attention.key_length", model.head_dim);
-  add_int("attention.value_length", model.head_dim);
-  add("attention.layer_norm_rms_epsilon", 1e-6f);
+namespace {
 
-  std::mt19937_64 random(model.seed);
-  const auto add_matrix = [&](const std::string& name, int64_t n_cols, int64_t n_rows) {
-    std::normal_distribution<float> normal(0.0f, 1.5f / std::sqrt(static_cast<float>(n_cols)));
-    std::vector<float> values(static_cast<size_t>(n_cols * n_rows));
-    for (float& value : values)
-      value = normal(random);
-    const auto n_elems = static_cast<int64_t>(values.size());
-    std::vector<std::byte> bytes(static_cast<size_t>(gguf::row_size_bytes(model.dtype, n_elems)));
-    gguf::quantize_row(model.dtype, values.data(), bytes.data(), n_elems);
-    writer.add_tensor(name, model.dtype, {n_cols, n_rows}, std::move(bytes));
-  };
-  const auto add_norm = [&](const std::string& name) {
-    writer.add_tensor(name, {model.dim}, std::vector<float>(static_cast<size_t>(model.dim), 1.0f));
-  };
-  const int64_t q_cols = int64_t{model.n_heads} * model.head_dim;
-  const int64_t kv_cols = int64_t{model.n_kv_heads} * model.head_dim;
-  add_matrix("token_embd.weight", model.dim, model.vocab_size);
-  add_norm("output_norm.weight");
-  for (int i = 0; i < model.n_layers; ++i) {
-    const std::string block = "blk." + std::to_string(i) + ".";
-    add_norm(block + "attn_norm.weight");
-    add_norm(block + "ffn_norm.weight");
-    add_matrix(block + "attn_q.weight", model.dim, q_cols);
-    add_matrix(block + "attn_k.weight", model.dim, kv_cols);
-    add_matrix(block + "attn_v.weight", model.dim, kv_cols);
-    add_matrix(block + "attn_output.weight", q_cols, model.dim);
-    add_matrix(block + "ffn_gate.weight", model.dim, model.ffn_dim);
-    add_matrix(block + "ffn_up.weight", model.dim, model.ffn_dim);
-    add_matrix(block + "ffn_down.weight", model.ffn_dim, model.dim);
+/// Adds keys and random tensors of one RandomModel.
+class RandomWriter {
+ public:
+  explicit RandomWriter(const RandomModel& model)
+      : model_(model), arch_(model.architecture()), random_(model.seed) {}
+
+  void write(const std::filesystem::path& path) {
+    writer_.add("general.architecture", std::string_view(arch_));
+    add_keys();
+    add_matrix("token_embd.weight", model_.dim, model_.vocab_size);
+    add_norm("output_norm.weight", model_.dim);
+    for (int i = 0; i < model_.n_layers; ++i) {
+      const std::string block = "blk." + std::to_string(i) + ".";
+      add_norm(block + "attn_norm.weight", model_.dim);
+      add_norm(block + "ffn_norm.weight", model_.dim);
+      if (model_.latent_dim > 0) {
+        add_latent_attention(block);
+      } else {
+        add_attention(block);
+      }
+      const bool is_dense = model_.n_experts == 0 || (model_.latent_dim > 0 && i == 0);
+      if (is_dense) {
+        add_ffn(block, "", model_.ffn_dim);
+      } else {
+        add_experts(block);
+      }
+    }
+    writer_.write(path);
   }
-  writer.write(path);
+
+ private:
+  template <typename T>
+  void add(const std::string& key, T value) {
+    writer_.add(arch_ + "." + key, value);
+  }
+  void add_int(const std::string& key, int value) { add(key, static_cast<uint32_t>(value)); }
+
+  void add_keys() {
+    add_int("block_count", model_.n_layers);
+    add_int("context_length", 128);
+    add_int("embedding_length", model_.dim);
+    add_int("feed_forward_length", model_.ffn_dim);
+    add_int("attention.head_count", model_.n_heads);
+    add_int("attention.head_count_kv", model_.n_kv_heads);
+    add_int("attention.key_length", model_.head_dim);
+    add_int("attention.value_length", model_.head_dim);
+    add("attention.layer_norm_rms_epsilon", 1e-6f);
+    if (model_.latent_dim > 0) {
+      add_int("attention.kv_lora_rank", model_.latent_dim);
+      add_int("rope.dimension_count", model_.rope_dim);
+      add_int("leading_dense_block_count", model_.n_experts > 0 ? 1 : model_.n_layers);
+    }
+    if (model_.n_experts == 0) return;
+    add_int("expert_count", model_.n_experts);
+    add_int("expert_used_count", model_.n_used_experts);
+    add_int("expert_feed_forward_length", model_.expert_dim);
+    if (model_.latent_dim > 0) {
+      add_int("expert_gating_func", 2);
+      add_int("expert_shared_count", 2);
+    }
+  }
+
+  void add_attention(const std::string& block) {
+    const int64_t q_cols = int64_t{model_.n_heads} * model_.head_dim;
+    const int64_t kv_cols = int64_t{model_.n_kv_heads} * model_.head_dim;
+    add_matrix(block + "attn_q.weight", model_.dim, q_cols);
+    add_matrix(block + "attn_k.weight", model_.dim, kv_cols);
+    add_matrix(block + "attn_v.weight", model_.dim, kv_cols);
+    add_matrix(block + "attn_output.weight", q_cols, model_.dim);
+    if (model_.n_experts == 0) return;
+    add_norm(block + "attn_q_norm.weight", model_.head_dim);
+    add_norm(block + "attn_k_norm.weight", model_.head_dim);
+  }
+
+  void add_latent_attention(const std::string& block) {
+    const int64_t cols = int64_t{model_.n_heads} * model_.head_dim;
+    const int64_t up_rows = int64_t{model_.n_heads} * (2 * model_.head_dim - model_.rope_dim);
+    add_matrix(block + "attn_q.weight", model_.dim, cols);
+    add_matrix(block + "attn_kv_a_mqa.weight", model_.dim, model_.latent_dim + model_.rope_dim);
+    add_norm(block + "attn_kv_a_norm.weight", model_.latent_dim);
+    add_matrix(block + "attn_kv_b.weight", model_.latent_dim, up_rows);
+    add_matrix(block + "attn_output.weight", cols, model_.dim);
+  }
+
+  void add_ffn(const std::string& block, const std::string& suffix, int ffn_dim) {
+    add_matrix(block + "ffn_gate" + suffix + ".weight", model_.dim, ffn_dim);
+    add_matrix(block + "ffn_up" + suffix + ".weight", model_.dim, ffn_dim);
+    add_matrix(block + "ffn_down" + suffix + ".weight", ffn_dim, model_.dim);
+  }
+
+  void add_experts(const std::string& block) {
+    const int64_t n = model_.n_experts;
+    add_matrix(block + "ffn_gate_inp.weight", model_.dim, n, 1, gguf::DType::F32);
+    add_matrix(block + "ffn_gate_exps.weight", model_.dim, model_.expert_dim, n);
+    add_matrix(block + "ffn_up_exps.weight", model_.dim, model_.expert_dim, n);
+    add_matrix(block + "ffn_down_exps.weight", model_.expert_dim, model_.dim, n);
+    if (model_.latent_dim == 0) return;
+    add_ffn(block, "_shexp", 2 * model_.expert_dim);
+    std::vector<float> bias(static_cast<size_t>(n));
+    std::normal_distribution<float> normal(0.0f, 0.2f);
+    for (float& value : bias)
+      value = normal(random_);
+    writer_.add_tensor(block + "exp_probs_b.bias", {n}, bias);
+  }
+
+  void add_matrix(const std::string& name, int64_t n_cols, int64_t n_rows) {
+    add_matrix(name, n_cols, n_rows, 1, model_.dtype);
+  }
+  void add_matrix(const std::string& name, int64_t n_cols, int64_t n_rows, int64_t n_matrices) {
+    add_matrix(name, n_cols, n_rows, n_matrices, model_.dtype);
+  }
+  void add_matrix(const std::string& name, int64_t n_cols, int64_t n_rows, int64_t n_matrices,
+                  gguf::DType dtype) {
+    std::normal_distribution<float> normal(0.0f, 1.5f / std::sqrt(static_cast<float>(n_cols)));
+    std::vector<float> values(static_cast<size_t>(n_cols * n_rows * n_matrices));
+    for (float& value : values)
+      value = normal(random_);
+    const auto n_elems = static_cast<int64_t>(values.size());
+    std::vector<std::byte> bytes(static_cast<size_t>(gguf::row_size_bytes(dtype, n_elems)));
+    gguf::quantize_row(dtype, values.data(), bytes.data(), n_elems);
+    if (n_matrices == 1) {
+      writer_.add_tensor(name, dtype, {n_cols, n_rows}, std::move(bytes));
+    } else {
+      writer_.add_tensor(name, dtype, {n_cols, n_rows, n_matrices}, std::move(bytes));
+    }
+  }
+  void add_norm(const std::string& name, int n) {
+    writer_.add_tensor(name, {n}, std::vector<float>(static_cast<size_t>(n), 1.0f));
+  }
+
+  const RandomModel& model_;
+  const std::string arch_;
+  std::mt19937_64 random_;
+  gguf::GgufWriter writer_;
+};
+
+}  // namespace
+
+void write_model(const std::filesystem::path& path, const RandomModel& model) {
+  RandomWriter(model).write(path);
 }
 
 void copy_model(const std::filesystem::path& from, const std::filesystem::path& to,

@@ -28,9 +28,9 @@ struct GoldenModel {
 const std::vector<GoldenModel>& golden_models();
 const GoldenModel& golden_model(const std::string& name);
 
-/// A random model in quantised form.
+/// A random model in quantised form: of architecture llama, or with experts qwen3moe, or with a
+/// latent deepseek2.
 struct RandomModel {
-  std::string architecture = "llama";
   int n_layers = 2;
   int dim = 64;
   int ffn_dim = 96;
@@ -40,6 +40,17 @@ struct RandomModel {
   int vocab_size = 61;
   gguf::DType dtype = gguf::DType::F32;  // of all matrices
   uint64_t seed = 1;
+  // Experts in all layers, or in all but the first of deepseek2, which has a shared expert too.
+  int n_experts = 0;
+  int n_used_experts = 3;
+  int expert_dim = 32;
+  // deepseek2: heads of head_dim values, of which rope_dim are rotated; values of head_dim.
+  int latent_dim = 0;
+  int rope_dim = 16;
+
+  std::string architecture() const {
+    return latent_dim > 0 ? "deepseek2" : n_experts > 0 ? "qwen3moe" : "llama";
+  }
 };
 void write_model(const std::filesystem::path& path, const RandomModel& model);
 
