@@ -25,7 +25,8 @@ struct GgufFile::Shard {
   uint64_t shard_idx = 0;
   std::optional<uint64_t> n_tensors_total;
 
-  explicit Shard(const std::filesystem::path& path);
+  explicit Shard(MappedFile mapped);
+  explicit Shard(const std::filesystem::path& path) : Shard(MappedFile(path)) {}
   std::string name() const { return file.path().string(); }
 };
 
@@ -143,7 +144,7 @@ std::vector<std::filesystem::path> shard_paths(const std::filesystem::path& path
 
 }  // namespace
 
-GgufFile::Shard::Shard(const std::filesystem::path& path) : file(path), parsed(parse_shard(file)) {
+GgufFile::Shard::Shard(MappedFile mapped) : file(std::move(mapped)), parsed(parse_shard(file)) {
   n_shards = find_uint_in(file, parsed, kSplitCount).value_or(1);
   if (n_shards == 0) n_shards = 1;
   shard_idx = find_uint_in(file, parsed, kSplitNo).value_or(0);
@@ -185,6 +186,15 @@ GgufFile GgufFile::open_shards(const std::vector<std::filesystem::path>& paths) 
   shards.reserve(paths.size());
   for (const std::filesystem::path& path : paths)
     shards.emplace_back(path);
+  return join(std::move(shards));
+}
+
+GgufFile GgufFile::open_headers(const std::vector<PartialFile>& files) {
+  if (files.empty()) throw Error("no GGUF file given");
+  std::vector<Shard> shards;
+  shards.reserve(files.size());
+  for (const PartialFile& file : files)
+    shards.emplace_back(MappedFile::of_prefix(file.path, file.prefix, file.size_bytes));
   return join(std::move(shards));
 }
 

@@ -71,6 +71,13 @@ struct TensorInfo {
   int64_t n_rows() const { return dims[1] * dims[2] * dims[3]; }
 };
 
+/// A GGUF file of which only the beginning is here.
+struct PartialFile {
+  std::filesystem::path path;     // for messages
+  std::vector<std::byte> prefix;  // the whole header (header_bytes_needed), or more
+  int64_t size_bytes = 0;         // of the whole file
+};
+
 /// A model in GGUF form, mapped. Thread-safe after construction.
 class GgufFile {
  public:
@@ -82,6 +89,10 @@ class GgufFile {
   /// Opens the shards of a split in order, whatever their names (the registry stores them by
   /// digest). One path is an ordinary file.
   static GgufFile open_shards(const std::vector<std::filesystem::path>& paths);
+
+  /// Opens a model by its headers alone, shards in order: all is known but the tensors' data, which
+  /// reads as zeros.
+  static GgufFile open_headers(const std::vector<PartialFile>& files);
 
   uint32_t version() const { return version_; }
   /// Metadata of the first shard, in file order.

@@ -51,6 +51,31 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   bytes_ = {static_cast<const std::byte*>(start), size_bytes};
 }
 
+MappedFile MappedFile::of_prefix(std::filesystem::path path, std::span<const std::byte> prefix,
+                                 int64_t size_bytes) {
+  MappedFile file;
+  file.path_ = std::move(path);
+  if (size_bytes < static_cast<int64_t>(prefix.size())) {
+    fail(file.path_, "has " + std::to_string(size_bytes) + " bytes, but " +
+                         std::to_string(prefix.size()) + " of it were given");
+  }
+  if (size_bytes == 0) return file;
+  const auto size = static_cast<size_t>(size_bytes);
+  // Only readable memory is not counted against the system's limit, however large.
+  void* start =
+      ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (start == MAP_FAILED) {
+    fail(file.path_, "can't map its " + std::to_string(size) + " bytes: " + std::strerror(errno));
+  }
+  file.bytes_ = {static_cast<const std::byte*>(start), size};
+  if (prefix.empty()) return file;
+  void* written = ::mmap(start, prefix.size(), PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  if (written == MAP_FAILED) fail(file.path_, std::string("no memory: ") + std::strerror(errno));
+  std::memcpy(written, prefix.data(), prefix.size());
+  return file;
+}
+
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }

@@ -26,19 +26,28 @@ constexpr uint64_t kMinMetadataBytes = 8 + 1 + 4 + 1;  // key length, key, type,
 constexpr uint64_t kMinTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
 constexpr int64_t kDefaultAlignment = 32;
 
+/// A prefix is too short, the file may be sound.
+struct NeedsMore {
+  uint64_t n_bytes = 0;  // from the file's start, at least
+};
+
 /// Reads fields one after the other and refuses to leave the file.
 class Parser {
  public:
-  explicit Parser(const MappedFile& file) : path_(file.path()), bytes_(file.bytes()) {}
+  Parser(const std::filesystem::path& path, std::span<const std::byte> bytes, uint64_t file_size)
+      : path_(path), bytes_(bytes), file_size_(file_size) {}
 
+  /// Throws Error, and NeedsMore where `bytes` are not the whole file.
   ParsedShard parse();
+  uint64_t position() const { return position_; }
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
     throw Error(path_.string() + ": " + where_ + what);
   }
   [[noreturn]] void fail_truncated(uint64_t needed, std::string_view field) const {
-    fail("the file ends at byte " + std::to_string(bytes_.size()) + ", but " + std::string(field) +
+    if (needed <= file_size_ - position_) throw NeedsMore{position_ + needed};
+    fail("the file ends at byte " + std::to_string(file_size_) + ", but " + std::string(field) +
          " at byte " + std::to_string(position_) + " needs " + std::to_string(needed) +
          " bytes: it is truncated or damaged; fetch it again");
   }
@@ -88,7 +97,8 @@ class Parser {
   void place_tensors(std::vector<TensorInfo>& tensors);
 
   const std::filesystem::path& path_;
-  std::span<const std::byte> bytes_;
+  std::span<const std::byte> bytes_;  // the file, or its beginning
+  uint64_t file_size_ = 0;
   uint64_t position_ = 0;
   std::string where_;  // "metadata 5 of 30 (general.name): ", the prefix of messages
   uint32_t version_ = 0;
@@ -114,9 +124,9 @@ std::string_view Parser::read_name(std::string_view field, uint64_t max_bytes) {
 uint64_t Parser::read_count(std::string_view field, uint64_t min_entry_bytes) {
   const auto count = read<uint64_t>(field);
   // The counts stand before what they count: an entry that can't fit means a broken header.
-  if (count > (bytes_.size() - position_) / min_entry_bytes) {
+  if (count > (file_size_ - position_) / min_entry_bytes) {
     fail("the " + std::string(field) + " is " + std::to_string(count) +
-         ", more than fit in the file of " + std::to_string(bytes_.size()) +
+         ", more than fit in the file of " + std::to_string(file_size_) +
          " bytes: it is truncated or damaged; fetch it again");
   }
   if (count > kMaxEntries) {
@@ -146,6 +156,7 @@ void Parser::read_header() {
   constexpr std::string_view kMagic = "GGUF";
   const std::string_view head(reinterpret_cast<const char*>(bytes_.data()),
                               std::min<size_t>(bytes_.size(), kMagic.size()));
+  if (head.empty() && file_size_ > 0) throw NeedsMore{kMagic.size()};
   if (head.empty() || !kMagic.starts_with(head)) fail(describe_foreign_file(bytes_));
   if (head.size() < kMagic.size()) fail_truncated(kMagic.size(), "the magic");
   position_ = kMagic.size();
@@ -343,7 +354,7 @@ TensorInfo Parser::read_tensor() {
 }
 
 void Parser::place_tensors(std::vector<TensorInfo>& tensors) {
-  const auto file_size = static_cast<int64_t>(bytes_.size());
+  const auto file_size = static_cast<int64_t>(file_size_);
   const auto position = static_cast<int64_t>(position_);
   const int64_t data_start = (position + alignment_ - 1) / alignment_ * alignment_;
   for (TensorInfo& tensor : tensors) {
@@ -361,7 +372,8 @@ void Parser::place_tensors(std::vector<TensorInfo>& tensors) {
            ": the download is incomplete (or this is one piece of a file cut by size); fetch it "
            "again");
     }
-    tensor.data = bytes_.data() + tensor.offset_bytes;
+    // Of a prefix nobody asks for data.
+    if (bytes_.size() == file_size_) tensor.data = bytes_.data() + tensor.offset_bytes;
   }
 }
 
@@ -385,7 +397,19 @@ ParsedShard Parser::parse() {
 }  // namespace
 
 ParsedShard parse_shard(const MappedFile& file) {
-  return Parser(file).parse();
+  return Parser(file.path(), file.bytes(), file.bytes().size()).parse();
+}
+
+int64_t header_bytes_needed(const std::filesystem::path& path, std::span<const std::byte> prefix,
+                            int64_t file_size) {
+  const auto size = static_cast<uint64_t>(std::max<int64_t>(file_size, 0));
+  Parser parser(path, prefix.first(std::min<size_t>(prefix.size(), size)), size);
+  try {
+    parser.parse();
+    return static_cast<int64_t>(parser.position());
+  } catch (const NeedsMore& more) {
+    return static_cast<int64_t>(more.n_bytes);
+  }
 }
 
 }  // namespace dsctl::gguf
