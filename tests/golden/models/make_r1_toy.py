@@ -154,25 +154,28 @@ def write_tensors(writer, layout, seed=1):
     matrix("output.weight", "Q8_0", 129280, DIM)
 
 
+def make(out_dir, tokenizer_dir, layout, groups):
+    out_dir.mkdir(parents=True, exist_ok=True)
+    # 1025 tensors: nine shards of 114 or fewer.
+    n_tensors = 1025 if layout == "old" else 1025 + N_LAYERS
+    writer = gguf.GGUFWriter(str(out_dir / "DeepSeek-R1-Q4_K_M.gguf"), "deepseek2",
+                             split_max_tensors=-(-n_tensors // 9))
+    write_keys(writer, layout, groups)
+    write_tokenizer(writer, tokenizer_dir)
+    write_tensors(writer, layout)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("tokenizer_dir", type=Path)
     parser.add_argument("--layout", choices=["old", "new"], default="old")
     parser.add_argument("--groups", action="store_true")
-    arguments = parser.parse_args()
-    arguments.out_dir.mkdir(parents=True, exist_ok=True)
-    # 1025 tensors: nine shards of 114 or fewer.
-    n_tensors = 1025 if arguments.layout == "old" else 1025 + N_LAYERS
-    writer = gguf.GGUFWriter(str(arguments.out_dir / "DeepSeek-R1-Q4_K_M.gguf"), "deepseek2",
-                             split_max_tensors=-(-n_tensors // 9))
-    write_keys(writer, arguments.layout, arguments.groups)
-    write_tokenizer(writer, arguments.tokenizer_dir)
-    write_tensors(writer, arguments.layout)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    make(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":
