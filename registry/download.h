@@ -2,8 +2,10 @@
 // hashed while they arrive, with a journal from which a killed download goes on.
 //
 // On disk, beside each other: PARTIAL (the bytes, sparse until they arrive) and PARTIAL.journal
-// (which chunks are whole, with the file's size, digest and validator, so that a changed remote
-// file starts anew). The partial file is left for its owner to rename when the digest is right.
+// (which blocks have arrived, with their CRC-32C and the file's size, digest and validator, so that
+// another file starts anew; chunk_journal.h). The journal's lock makes sure that one process
+// fetches a file. A later run believes a block only after reading it back, which it does while it
+// hashes what is there, beside the network.
 #pragma once
 
 #include <cstdint>
@@ -64,7 +66,7 @@ struct DownloadEvent {
 
 struct DownloadOptions {
   int jobs = 8;                        // connections at a time, over all files
-  int64_t chunk_bytes = 32 << 20;      // journalled when whole
+  int64_t chunk_bytes = 32 << 20;      // most of one request; the journal knows smaller blocks
   int64_t limit_bytes_per_second = 0;  // 0: no limit
   int max_attempts = 10;               // of one chunk without a byte of progress
   HttpOptions http;
@@ -81,12 +83,15 @@ struct DownloadTask {
   std::filesystem::path target = {};
 };
 
-/// Brings all `tasks`, each to its partial path, complete, synced and verified (against sha256, or
-/// git_sha1, or else the size alone). Returns their digests. What arrived stays, with its journal,
-/// when it throws: Error names the file, what was found and expected; a wrong digest fetches only
-/// the chunks that can't be trusted again, once, then gives up and removes the partial file. An
-/// existing partial file without journal (left by git-lfs, curl or huggingface_hub) is taken up as
-/// a prefix. A stop request ends it within a second.
+/// Brings all `tasks`, in their order, each to its partial path (or target), complete, synced and
+/// verified (against sha256, or git_sha1, or else the size alone). Returns their SHA-256 digests.
+/// What arrived stays, with its journal, when it throws: Error names the file, what was found and
+/// expected. After a wrong digest the bytes on disk are compared with the checksums they arrived
+/// with, and what differs, or came under another validator, or was there before us, is fetched
+/// again; if the digest is wrong still, everything is, once; then it gives up and removes the
+/// partial file. An existing partial file without journal (left by git-lfs, curl or
+/// huggingface_hub) is taken up as a prefix where a digest will tell whether it is one. A stop
+/// request ends it within a second.
 std::vector<Digest> download(std::span<const DownloadTask> tasks, const DownloadOptions& options,
                              std::stop_token stop = {});
 

@@ -15,7 +15,7 @@ namespace dsctl::tests {
 namespace {
 
 constexpr size_t kMaxHeadBytes = 64 << 10;
-constexpr int64_t kSliceBytes = 16 << 10;  // a pace is kept at this grain
+constexpr int64_t kSliceBytes = 4 << 10;  // a pace is kept at this grain
 
 std::string decode(std::string_view text) {
   std::string decoded;
@@ -122,9 +122,6 @@ HttpServer::HttpServer(Handler handler, const std::string& address)
   name.sin_family = AF_INET;
   ::inet_pton(AF_INET, address.c_str(), &name.sin_addr);
   socklen_t size = sizeof(name);
-  // Little in the system's buffers, so that what was sent is about what was received.
-  const int buffer_bytes = 32 << 10;
-  ::setsockopt(listener_, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
   if (::bind(listener_, reinterpret_cast<sockaddr*>(&name), size) != 0 ||
       ::listen(listener_, 128) != 0 ||
       ::getsockname(listener_, reinterpret_cast<sockaddr*>(&name), &size) != 0) {
@@ -220,7 +217,7 @@ bool HttpServer::send_body(int fd, std::string_view body, const ServedReply& rep
   std::string altered;
   while (sent < end && !stopping_) {
     const bool paced = reply.bytes_per_second > 0 || bytes_per_second_ > 0;
-    int64_t slice = std::min(end - sent, paced ? kSliceBytes : kSliceBytes * 16);
+    int64_t slice = std::min(end - sent, paced ? kSliceBytes : kSliceBytes * 64);
     if (reply.bytes_per_second > 0) {
       slice = std::min(slice, std::max<int64_t>(1, reply.bytes_per_second / 50));
       pace(sent, reply.bytes_per_second, begin);
@@ -232,9 +229,9 @@ bool HttpServer::send_body(int fd, std::string_view body, const ServedReply& rep
       altered[static_cast<size_t>(reply.flip_at - sent)] ^= 1;
       data = altered.data();
     }
+    body_bytes_ += slice;  // before: whoever has got them finds them counted
     if (!send_all(fd, data, static_cast<size_t>(slice))) return false;
     sent += slice;
-    body_bytes_ += slice;
   }
   if (reply.stall_after >= 0 && sent == reply.stall_after && sent < size) {
     char byte;
