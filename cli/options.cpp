@@ -21,6 +21,8 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_verify_command(app, invocation);
   add_export_command(app, invocation);
   add_import_command(app, invocation);
+  add_merge_command(app, invocation);
+  add_split_command(app, invocation);
   add_version_command(app, invocation);
   add_engine_process_command(app, invocation);
 }

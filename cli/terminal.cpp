@@ -60,6 +60,7 @@ class Terminal final : public commands::Console {
     // No SA_RESTART: a read that waits for the person must return.
     sigaction(SIGINT, &action, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of the write
   }
 
   ~Terminal() override {

@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 // Smaller steps would spend their time on syncing; larger ones need more room and gain nothing.
 constexpr int64_t kMinStepBytes = int64_t{16} << 20;
 constexpr int64_t kMaxStepBytes = int64_t{1} << 30;
+constexpr std::string_view kMerging = "merging";    // to who watches the progress
 constexpr int64_t kSlackBytes = int64_t{16} << 20;  // for the file system's own bookkeeping
 
 [[noreturn]] void fail(const fs::path& path, const std::string& what) {
@@ -161,8 +162,17 @@ class InPlaceMerge {
   }
 
  private:
-  void tell(std::string_view what, int64_t done, int64_t total) const {
-    if (options_.progress) options_.progress(what, done, total);
+  /// Tells how much of the merged file's data is safe, `more_bytes` beyond what the journal says.
+  void tell(std::string_view what, int64_t more_bytes) const {
+    if (!options_.progress) return;
+    int64_t done = 0;
+    int64_t total = 0;
+    for (size_t i = 0; i < work_.shards.size(); ++i) {
+      const int64_t size_bytes = work_.shards[i].data_bytes();
+      total += size_bytes;
+      if (i < state_.shard_idx) done += size_bytes;
+    }
+    options_.progress(what, done + state_.done_bytes + more_bytes, total);
   }
 
   void merge_shards() {
@@ -173,8 +183,7 @@ class InPlaceMerge {
     while (state_.shard_idx < work_.shards.size()) {
       merge_shard(work_.shards[state_.shard_idx], partial);
       remove_merged(work_.shards[state_.shard_idx - 1]);
-      tell("removing shards", static_cast<int64_t>(state_.shard_idx),
-           static_cast<int64_t>(work_.shards.size()));
+      tell(kMerging, 0);
     }
     if (::fsync(partial.fd()) != 0) partial.fail("can't be synced");
   }
@@ -184,7 +193,7 @@ class InPlaceMerge {
       fail(partial_path_, "can't be renamed to " + out_.string());
     }
     sync_directory(out_.parent_path());
-    tell("finishing", 1, 1);
+    tell(kMerging, 0);
     journal_.remove();
   }
 
@@ -230,10 +239,10 @@ class InPlaceMerge {
           is_whole ? MergeState{state_.shard_idx + 1, 0} : MergeState{state_.shard_idx, done};
       journal_.append(print_merge_state(reached));
       state_ = reached;
-      tell("journal", done, total);
+      tell(kMerging, 0);
       if (is_whole) return;
       free_data(shard, done - step, step);
-      tell("freeing", done, total);
+      tell(kMerging, 0);
     }
   }
 
@@ -260,14 +269,16 @@ class InPlaceMerge {
       fail(partial.path(), "needs another " + printable_size(segment.size_bytes) + ", but only " +
                                printable_size(free_bytes(out_.parent_path())) + " are free");
     }
-    const std::string name = shard.path.filename().string();
-    const CopyCounts counts = copy_parts(parts, name, options_.progress);
+    const Progress tell_more = [this](std::string_view what, int64_t done, int64_t) {
+      tell(what, done);
+    };
+    const CopyCounts counts = copy_parts(parts, kMerging, tell_more);
     counts_.shared += counts.shared;
     counts_.kernel += counts.kernel;
     counts_.through += counts.through;
     if (options_.verify == Verify::kYes) {
       sync_and_forget(partial.fd(), partial.path());
-      compare_parts(parts, "verifying " + name, options_.progress);
+      compare_parts(parts, "verifying", tell_more);
     }
     if (::fsync(partial.fd()) != 0) partial.fail("can't be synced");
   }

@@ -60,6 +60,30 @@ TEST_CASE("create reads standard input for -f -") {
                     Contains("stdin:1:1: FROM ./nothing.gguf: no such file"));
 }
 
+TEST_CASE("merge takes shards and then the file to write") {
+  Program program;
+  CHECK_THROWS_AS(program.run("merge"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("merge a"), CLI::ParseError);
+  CHECK_THROWS_WITH(program.run("merge a b " + program.dir.path().string() + "/out"),
+                    Contains("a: can't be opened"));
+  CHECK_THROWS_WITH(program.run("merge a --in-place --verify --force --dry-run --json b"),
+                    Contains("a: can't be opened"));
+}
+
+TEST_CASE("split takes one rule, with sizes as people write them") {
+  Program program;
+  CHECK_THROWS_AS(program.run("split a b"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("split a b --max-size 1G --max-tensors 2"), CLI::ParseError);
+  CHECK_THROWS_WITH(program.run("split a b --max-size 0"), Contains("expected a size above 0"));
+  CHECK_THROWS_AS(program.run("split a b --max-size -1"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("split a b --max-size 5 apples"), CLI::ParseError);
+  CHECK_THROWS_AS(program.run("split a b --max-tensors 0"), CLI::ParseError);
+  for (const char* rule : {"--max-size 50G", "--max-size 48GiB", "--max-size 500M",
+                           "--max-size 1000000", "--max-tensors 128 --no-tensor-first-split"}) {
+    CHECK_THROWS_WITH(program.run(std::string("split a b ") + rule), Contains("can't be opened"));
+  }
+}
+
 TEST_CASE("prune, verify, export and import parse their flags") {
   Program program;
   CHECK(program.run("prune --dry-run --older-than 30m") == 0);
