@@ -13,6 +13,7 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_rm_command(app, invocation);
   add_show_command(app, invocation);
   add_tokenize_command(app, invocation);
+  add_quantize_command(app, invocation);
   add_run_command(app, invocation);
   add_serve_command(app, invocation);
   add_ps_command(app, invocation);

@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "commands/error.h"
+#include "commands/model_file.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "gguf/gguf_file.h"
-#include "registry/registry.h"
 
 namespace dsctl::commands {
 
@@ -18,21 +16,6 @@ namespace {
 using engine::AddSpecial;
 using engine::SpecialTokens;
 using engine::Tokenizer;
-
-/// What `show` takes for a file.
-bool is_file(const std::string& model) {
-  std::error_code error;
-  return model.ends_with(".gguf") ||
-         (model.find('/') != std::string::npos && std::filesystem::is_regular_file(model, error));
-}
-
-gguf::GgufFile open_model(const Settings& settings, const std::string& model) {
-  if (is_file(model)) return gguf::GgufFile::open(model);
-  const auto name = registry::ModelName::parse(model);
-  const auto stored = registry::Registry(settings.models_dir).find(name);
-  if (!stored) throw Error("model '" + model + "' not found");
-  return gguf::GgufFile::open_shards(stored->weight_paths);
-}
 
 /// Ids separated by white space or commas, with or without brackets around them.
 std::vector<int32_t> parse_ids(const std::string& text, int vocab_size) {
@@ -93,7 +76,7 @@ std::string json_of(const Tokenizer& tokenizer, const std::vector<int32_t>& ids)
 
 int tokenize(const Settings& settings, const TokenizeOptions& options, std::istream& input,
              Console& console) {
-  const auto tokenizer = Tokenizer::from_gguf(open_model(settings, options.model));
+  const auto tokenizer = Tokenizer::from_gguf(open_model_file(settings, options.model));
   if (options.decode) {
     const auto ids = parse_ids(*options.decode, tokenizer->vocab_size());
     console.print(tokenizer->decode(ids, SpecialTokens::kParse) + "\n");
