@@ -2,17 +2,48 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/embed.h"
 #include "engine/cpu/head.h"
 #include "engine/shard.h"
+#include "gguf/quants/all.h"
+#include "gguf/quants/half.h"
 
 namespace dsctl::engine {
 namespace {
 
 /// Tokens whose absorbed queries are held at once.
 constexpr int kMlaTile = 64;
+
+/// The transposed matrix, in `bytes`: f16 holds what quantised values are to 2^-11, at half of
+/// f32's size; f32 stays what it is.
+MatrixView turn_over(const MatrixView& matrix, std::vector<std::byte>& bytes) {
+  const bool is_exact = gguf::dtype_info(matrix.dtype).block_elems == 1;
+  const gguf::DType dtype = is_exact ? gguf::DType::F32 : gguf::DType::F16;
+  const int64_t row_bytes = gguf::row_size_bytes(dtype, matrix.n_rows);
+  bytes.resize(static_cast<size_t>(matrix.n_cols * row_bytes));
+  std::vector<float> row(static_cast<size_t>(matrix.n_cols));
+  for (int64_t r = 0; r < matrix.n_rows; ++r) {
+    gguf::dequantize_row(matrix.dtype, matrix.row(r), row.data(), matrix.n_cols);
+    for (int64_t c = 0; c < matrix.n_cols; ++c) {
+      std::byte* to = bytes.data() + c * row_bytes;
+      const float value = row[static_cast<size_t>(c)];
+      if (is_exact) {
+        std::memcpy(to + r * 4, &value, 4);
+      } else {
+        const uint16_t half = gguf::float_to_half(value);
+        std::memcpy(to + r * 2, &half, 2);
+      }
+    }
+  }
+  return {.dtype = dtype,
+          .n_rows = matrix.n_cols,
+          .n_cols = matrix.n_rows,
+          .data = bytes.data(),
+          .row_stride_bytes = row_bytes};
+}
 
 }  // namespace
 
@@ -23,11 +54,12 @@ class CpuOps::Matrix final : public WeightMatrix {
   MatrixView table;
 };
 
-/// One matrix for each head, where it lies.
+/// One matrix for each head.
 class CpuOps::Heads final : public WeightMatrix {
  public:
-  MatrixStack matrices;
-  HeadProduct product = HeadProduct::kPlain;
+  std::vector<std::unique_ptr<LinearWeight>> weights;
+  /// Matrices turned over, where the weights read them in place.
+  std::vector<std::vector<std::byte>> turned;
 };
 
 /// A layer's experts, those of this rank.
@@ -76,18 +108,23 @@ std::unique_ptr<LinearWeight> CpuOps::make_weight(const MatrixView& view) {
   return weight;
 }
 
-/// Used where they lie: each is read once in a step, and dequantised once for all its tokens.
 std::unique_ptr<const WeightMatrix> CpuOps::load_heads(const MatrixStack& matrices,
                                                        HeadProduct product) {
   auto heads = std::make_unique<Heads>();
-  heads->matrices = matrices;
-  heads->product = product;
-  const MatrixView& first = matrices.first;
-  weight_bytes_ +=
-      matrices.n_matrices * first.n_rows * gguf::row_size_bytes(first.dtype, first.n_cols);
-  max_head_cols_ = std::max(max_head_cols_, first.n_cols);
-  // One side of every head's matrices is the latent.
-  max_latent_ = std::max(max_latent_, matrices.n_matrices * std::max(first.n_rows, first.n_cols));
+  for (int i = 0; i < matrices.n_matrices; ++i) {
+    if (product == HeadProduct::kPlain) {
+      heads->weights.push_back(make_weight(matrices[i]));
+      continue;
+    }
+    std::vector<std::byte> bytes;
+    heads->weights.push_back(make_weight(turn_over(matrices[i], bytes)));
+    if (heads->weights.back()->owned_bytes() == 0) heads->turned.push_back(std::move(bytes));
+  }
+  const LinearWeight& first = *heads->weights.front();
+  max_head_values_ =
+      std::max(max_head_values_, matrices.n_matrices * std::max(first.n_rows(), first.n_cols()));
+  max_head_cols_ = std::max(max_head_cols_, first.n_cols());
+  n_heads_ = std::max(n_heads_, matrices.n_matrices);
   return heads;
 }
 
@@ -156,9 +193,7 @@ void CpuOps::finish_loading(const KvLayout& layout, int vocab_size) {
                static_cast<size_t>(max_ffn_));
   up_.resize(gate_.size());
   if (max_experts_ > 0) allocate_for_experts();
-  latent_.resize(static_cast<size_t>(std::min(options_.max_tokens, kMlaTile)) *
-                 static_cast<size_t>(max_latent_));
-  head_rows_.resize(static_cast<size_t>(options_.n_threads) * static_cast<size_t>(max_head_cols_));
+  if (n_heads_ > 0) allocate_for_latents(layout.shape.latent_dim);
   size_t widest = 0;
   for (const auto& buffer : buffers_)
     widest = std::max(widest, buffer.size());
@@ -179,6 +214,18 @@ void CpuOps::finish_loading(const KvLayout& layout, int vocab_size) {
     for (int i = 0; i < options_.n_threads; ++i)
       samplers_.emplace_back(vocab_size);
   }
+}
+
+void CpuOps::allocate_for_latents(int latent_cols) {
+  const int n_tokens = std::min(options_.max_tokens, kMlaTile);
+  head_input_ = kernels_.make_input(n_tokens * n_heads_, max_head_cols_, options_.n_threads);
+  latent_.resize(static_cast<size_t>(n_tokens) * static_cast<size_t>(max_head_values_));
+  head_values_.resize(latent_.size());
+  mla_scratch_stride_ = mla_scratch_size(latent_cols, options_.max_context);
+  mla_scratch_.resize(static_cast<size_t>(options_.n_threads) *
+                      static_cast<size_t>(mla_scratch_stride_));
+  outputs_.reserve(static_cast<size_t>(n_heads_));
+  group_starts_.reserve(static_cast<size_t>(n_heads_) + 1);
 }
 
 void CpuOps::allocate_for_experts() {
@@ -324,50 +371,70 @@ void CpuOps::mla_store(const MlaStore& args) {
                       pool_);
 }
 
+/// y (n_heads, n_tokens, outputs) = W_h x for every head's rows of x (n_heads, n_tokens, inputs).
+void CpuOps::apply_heads(const WeightMatrix* matrices, const float* x, int n_tokens, float* y) {
+  const auto& weights = static_cast<const Heads*>(matrices)->weights;
+  const int n_cols = static_cast<int>(weights[0]->n_cols());
+  const int64_t n_outputs = weights[0]->n_rows();
+  const int n_rows = static_cast<int>(weights.size()) * n_tokens;
+  outputs_.clear();
+  group_starts_.assign({0});
+  for (size_t h = 0; h < weights.size(); ++h) {
+    outputs_.push_back({weights[h].get(), nullptr, y, n_outputs, static_cast<int>(h)});
+    group_starts_.push_back(static_cast<int32_t>(h + 1) * n_tokens);
+  }
+  head_input_->assign({x, n_cols, n_rows, n_cols}, pool_);
+  head_input_->group(group_starts_);
+  kernels_.linear(*head_input_, outputs_, pool_);
+}
+
 /// Tile by tile of a sequence's tokens, so that the absorbed queries, which are several times wider
 /// than the step's other activations, take a bounded room.
 void CpuOps::mla_attention(const MlaAttention& args) {
-  const MlaShape& shape = args.shape;
-  const auto& k_up = *static_cast<const Heads*>(args.k_up);
-  const auto& v_up = *static_cast<const Heads*>(args.v_up);
-  const MutableRows q = rows(args.q, 0, shape.q_cols());
-  const MutableRows out = rows(args.out, args.out_col, shape.out_cols());
-  const int latent_cols = shape.n_heads * shape.latent_dim;
-  assert(kAttentionScratch >= shape.latent_cols());
   for (int seq = 0; seq < batch_->n_seqs(); ++seq) {
     const int end = batch_->query_starts[static_cast<size_t>(seq) + 1];
     for (int begin = batch_->query_starts[static_cast<size_t>(seq)]; begin < end;
          begin += kMlaTile) {
-      const int n = std::min(kMlaTile, end - begin);
-      const MutableRows z{latent_.data(), latent_cols, n, latent_cols};
-      const Rows q_tile{q.row(begin), q.stride, n, q.n_cols};
-      head_product({.y = z,
-                    .x = q_tile,
-                    .x_step = shape.nope_dim + shape.rope_dim,
-                    .matrices = k_up.matrices,
-                    .product = k_up.product,
-                    .scratch = head_rows_.data()},
-                   pool_);
-      mla_attention_reference(
-          {.z = z,
-           .q = q_tile,
-           .shape = shape,
-           .pages = kv_cache_->latent_layer(args.layer_idx),
-           .scale = args.scale,
-           .positions = batch_->positions.data() + begin,
-           .block_table = batch_->block_tables.data() + int64_t{seq} * batch_->max_blocks_per_seq,
-           .scratch = attention_scratch_.data(),
-           .scratch_stride = options_.max_context + kAttentionScratch},
-          pool_);
-      head_product({.y = {out.row(begin), out.stride, n, out.n_cols},
-                    .x = z,
-                    .x_step = shape.latent_dim,
-                    .matrices = v_up.matrices,
-                    .product = v_up.product,
-                    .scratch = head_rows_.data()},
-                   pool_);
+      attend_latents(args, seq, begin, std::min(kMlaTile, end - begin));
     }
   }
+}
+
+void CpuOps::attend_latents(const MlaAttention& args, int seq, int first_token, int n_tokens) {
+  const MlaShape& shape = args.shape;
+  const MutableRows all_q = rows(args.q, 0, shape.q_cols());
+  const Rows q{all_q.row(first_token), all_q.stride, n_tokens, all_q.n_cols};
+  const MutableRows out = rows(args.out, args.out_col, shape.out_cols());
+  // Between rows of tokens and rows of heads: products want a head's tokens together.
+  const auto for_each_head = [&](auto&& copy) {
+    pool_.parallel_for(n_tokens, 4, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t) {
+        for (int h = 0; h < shape.n_heads; ++h)
+          copy(t, h, int64_t{h} * n_tokens + t);
+      }
+    });
+  };
+  for_each_head([&](int64_t token, int head, int64_t row) {
+    const float* from = q.row(token) + int64_t{head} * (shape.nope_dim + shape.rope_dim);
+    std::copy_n(from, shape.nope_dim, head_values_.data() + row * shape.nope_dim);
+  });
+  apply_heads(args.k_up, head_values_.data(), n_tokens, latent_.data());
+  kernels_.mla_attention(
+      {.z = latent_.data(),
+       .q = q,
+       .shape = shape,
+       .pages = kv_cache_->latent_layer(args.layer_idx),
+       .scale = args.scale,
+       .positions = batch_->positions.data() + first_token,
+       .block_table = batch_->block_tables.data() + int64_t{seq} * batch_->max_blocks_per_seq,
+       .scratch = mla_scratch_.data(),
+       .scratch_stride = mla_scratch_stride_},
+      pool_);
+  apply_heads(args.v_up, latent_.data(), n_tokens, head_values_.data());
+  for_each_head([&](int64_t token, int head, int64_t row) {
+    std::copy_n(head_values_.data() + row * shape.value_dim, shape.value_dim,
+                out.row(first_token + token) + int64_t{head} * shape.value_dim);
+  });
 }
 
 /// Sampled rows ascend, so a row moves to a place that has been read already.

@@ -81,6 +81,10 @@ class CpuOps final : public Ops {
   void add_experts(const MoeFfn& args, int begin, int end);
   std::unique_ptr<LinearWeight> make_weight(const MatrixView& view);
   void allocate_for_experts();
+  void allocate_for_latents(int latent_cols);
+  void apply_heads(const WeightMatrix* matrices, const float* x, int n_tokens, float* y);
+  /// mla_attention for tokens of one sequence.
+  void attend_latents(const MlaAttention& args, int seq, int first_token, int n_tokens);
   /// W input_, parts side by side in `out`.
   void apply(const WeightMatrix* weight, const WeightVector* bias, const MutableRows& out);
 
@@ -92,9 +96,10 @@ class CpuOps final : public Ops {
   int64_t weight_bytes_ = 0;
   MatrixView table_;  // the embedding's
   int64_t table_bytes_ = 0;
-  int64_t max_inputs_ = 1;  // columns of the widest matrix
-  int64_t max_ffn_ = 0;     // rows of the largest gate
-  int64_t max_latent_ = 0;  // of a token's absorbed queries
+  int64_t max_inputs_ = 1;       // columns of the widest matrix
+  int64_t max_ffn_ = 0;          // rows of the largest gate
+  int n_heads_ = 0;              // of latent attention
+  int64_t max_head_values_ = 0;  // of a token: queries or absorbed queries of all heads
   int64_t max_head_cols_ = 0;
   int max_experts_ = 0;        // of one layer
   int max_local_experts_ = 0;  // of them on this rank
@@ -109,8 +114,12 @@ class CpuOps final : public Ops {
   std::vector<float> up_;                 // (max_tokens, max_ffn)
   std::vector<float> partial_;            // (max_tokens, dim)
   std::vector<float> attention_scratch_;  // (n_threads, max_context + kAttentionScratch)
-  std::vector<float> latent_;             // (kMlaTile, max_latent) absorbed queries, then results
-  std::vector<float> head_rows_;          // (n_threads, max_head_cols)
+  // Latent attention only.
+  std::unique_ptr<LinearInput> head_input_;
+  std::vector<float> latent_;  // (n_heads, kMlaTile, latent_dim) absorbed queries, then results
+  std::vector<float> head_values_;  // (n_heads, kMlaTile, nope_dim or value_dim)
+  std::vector<float> mla_scratch_;  // (n_threads, mla_scratch_stride)
+  int64_t mla_scratch_stride_ = 0;
   // Mixtures of experts only.
   std::unique_ptr<LinearInput> expert_input_;
   std::unique_ptr<ExpertPlan> plan_;

@@ -27,6 +27,9 @@ class ReferenceKernels final : public KernelSet {
   void attention(const AttentionArgs& args, ThreadPool& pool) const override {
     attention_reference(args, pool);
   }
+  void mla_attention(const MlaAttentionArgs& args, ThreadPool& pool) const override {
+    mla_attention_reference(args, pool);
+  }
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "engine/cpu/attention.h"
 #include "engine/cpu/linear.h"
+#include "engine/cpu/mla.h"
 #include "engine/cpu/norm.h"
 #include "engine/cpu/rope.h"
 #include "engine/cpu/thread_pool.h"
@@ -37,6 +38,7 @@ class KernelSet {
   virtual void add(const AddArgs& args, ThreadPool& pool) const = 0;
   virtual void rope_store(const RopeStoreArgs& args, ThreadPool& pool) const = 0;
   virtual void attention(const AttentionArgs& args, ThreadPool& pool) const = 0;
+  virtual void mla_attention(const MlaAttentionArgs& args, ThreadPool& pool) const = 0;
 };
 
 const KernelSet& reference_kernels();

@@ -44,9 +44,8 @@ void attend(const MlaAttentionArgs& args, int64_t token, int head, float* scores
   const MlaShape& shape = args.shape;
   const LatentPages& pages = args.pages;
   const int latent_dim = shape.latent_dim;
-  float* z = args.z.row(token) + int64_t{head} * latent_dim;
-  const float* q_rope =
-      args.q.row(token) + int64_t{head} * (shape.nope_dim + shape.rope_dim) + shape.nope_dim;
+  float* z = args.z_row(token, head);
+  const float* q_rope = args.q_rope(token, head);
   const int last = args.positions[token];
   const auto row_of = [&](int position) {
     const int64_t block = args.block_table[position / pages.block_size];
@@ -73,46 +72,6 @@ void attend(const MlaAttentionArgs& args, int64_t token, int head, float* scores
     z[i] /= sum;
 }
 
-/// Each row of each matrix becomes f32 once and gives one output of every token.
-void multiply_plain(const HeadProductArgs& args, ThreadPool& pool) {
-  const int64_t n_rows = args.matrices.first.n_rows;
-  const int64_t n_cols = args.matrices.first.n_cols;
-  pool.parallel_for(
-      args.matrices.n_matrices * n_rows, 16, [&](int64_t begin, int64_t end, int thread_idx) {
-        float* weights = args.scratch + thread_idx * n_cols;
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t head = i / n_rows;
-          const MatrixView matrix = args.matrices[head];
-          gguf::dequantize_row(matrix.dtype, matrix.row(i % n_rows), weights, n_cols);
-          for (int64_t t = 0; t < args.x.n_rows; ++t)
-            args.y.row(t)[i] = dot(weights, args.x.row(t) + head * args.x_step, n_cols);
-        }
-      });
-}
-
-/// Each row becomes f32 once and is added to every token's outputs, rows in ascending order.
-void multiply_transposed(const HeadProductArgs& args, ThreadPool& pool) {
-  const int64_t n_rows = args.matrices.first.n_rows;
-  const int64_t n_cols = args.matrices.first.n_cols;
-  pool.parallel_for(args.matrices.n_matrices, 1, [&](int64_t begin, int64_t end, int thread_idx) {
-    float* weights = args.scratch + thread_idx * n_cols;
-    for (int64_t head = begin; head < end; ++head) {
-      const MatrixView matrix = args.matrices[head];
-      for (int64_t t = 0; t < args.x.n_rows; ++t)
-        std::fill_n(args.y.row(t) + head * n_cols, n_cols, 0.0f);
-      for (int64_t r = 0; r < n_rows; ++r) {
-        gguf::dequantize_row(matrix.dtype, matrix.row(r), weights, n_cols);
-        for (int64_t t = 0; t < args.x.n_rows; ++t) {
-          const float factor = args.x.row(t)[head * args.x_step + r];
-          float* y = args.y.row(t) + head * n_cols;
-          for (int64_t i = 0; i < n_cols; ++i)
-            y[i] += factor * weights[i];
-        }
-      }
-    }
-  });
-}
-
 }  // namespace
 
 void mla_store_reference(const MlaStoreArgs& args, ThreadPool& pool) {
@@ -133,18 +92,9 @@ void mla_store_reference(const MlaStoreArgs& args, ThreadPool& pool) {
   });
 }
 
-void head_product(const HeadProductArgs& args, ThreadPool& pool) {
-  switch (args.product) {
-    case HeadProduct::kPlain:
-      return multiply_plain(args, pool);
-    case HeadProduct::kTransposed:
-      return multiply_transposed(args, pool);
-  }
-}
-
 void mla_attention_reference(const MlaAttentionArgs& args, ThreadPool& pool) {
   const int n_heads = args.shape.n_heads;
-  const int64_t n_items = int64_t{args.z.n_rows} * n_heads;
+  const int64_t n_items = int64_t{args.q.n_rows} * n_heads;
   pool.parallel_for(n_items, 1, [&](int64_t begin, int64_t end, int thread_idx) {
     float* buffer = args.scratch + thread_idx * args.scratch_stride;
     float* scores = buffer + args.pages.n_cols;

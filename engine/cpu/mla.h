@@ -34,31 +34,34 @@ struct MlaStoreArgs {
 };
 void mla_store_reference(const MlaStoreArgs& args, ThreadPool& pool);
 
-/// One product for each head: y_h = W_h x_h or W_h^T x_h. Inputs lie x_step columns apart in a row
-/// of x, outputs as many as they are wide.
-struct HeadProductArgs {
-  MutableRows y;  // (n_tokens, n_heads * outputs)
-  Rows x;         // (n_tokens, >= (n_heads - 1) * x_step + inputs)
-  int x_step = 0;
-  MatrixStack matrices;  // one a head
-  HeadProduct product = HeadProduct::kPlain;
-  float* scratch = nullptr;  // (n_threads, matrices.first.n_cols)
-};
-void head_product(const HeadProductArgs& args, ThreadPool& pool);
-
-/// As AttentionArgs, with latent rows as keys (whole) and values (their first latent_dim).
+/// As AttentionArgs, with latent rows as keys (whole) and values (their first latent_dim), for
+/// tokens of one sequence.
 struct MlaAttentionArgs {
-  MutableRows z;  // (n_tokens, n_heads * latent_dim): absorbed queries in, softmax(s) latent out
-  Rows q;         // (n_tokens, >= shape.q_cols()), of which the rotated parts are read
+  float* z =
+      nullptr;  // (n_heads, n_tokens, latent_dim): absorbed queries in, softmax(s) latent out
+  Rows q;       // (n_tokens, >= shape.q_cols()), of which the rotated parts are read
   MlaShape shape;
   LatentPages pages;
   float scale = 1.0f;
   const int32_t* positions = nullptr;    // (n_tokens)
   const int32_t* block_table = nullptr;  // of the tokens' sequence
   float* scratch = nullptr;              // (n_threads, scratch_stride)
-  int64_t scratch_stride = 0;            // >= the longest context + pages.n_cols
+  int64_t scratch_stride = 0;            // mla_scratch_size
+
+  float* z_row(int64_t token, int head) const {
+    return z + (int64_t{head} * q.n_rows + token) * shape.latent_dim;
+  }
+  const float* q_rope(int64_t token, int head) const {
+    return q.row(token) + int64_t{head} * (shape.nope_dim + shape.rope_dim) + shape.nope_dim;
+  }
 };
-/// Tokens of one sequence.
+
+/// Floats of scratch for each thread, enough for every KernelSet.
+constexpr int64_t mla_scratch_size(int latent_cols, int max_context) {
+  return max_context + int64_t{64} * latent_cols + 4096;
+}
+
+/// For each token and head: all scores, softmax, weighted sum, keys in ascending position, in f32.
 void mla_attention_reference(const MlaAttentionArgs& args, ThreadPool& pool);
 
 }  // namespace dsctl::engine

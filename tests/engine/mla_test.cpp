@@ -1,13 +1,14 @@
 // Latent attention's loops against the expanded form of the paper, in f64.
 #include "engine/cpu/mla.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
 
+#include "engine/cpu/kernels.h"
 #include "engine/cpu/rope.h"
 #include "gguf/quants/all.h"
-#include "gguf/quants/encode.h"
 #include "tests/support/catch.h"
 
 namespace dsctl::engine {
@@ -35,29 +36,42 @@ double nmse(const std::vector<float>& actual, const std::vector<double>& expecte
   return error / norm;
 }
 
-/// Seven tokens at the end of a context of 30, in blocks of 4 that are out of order.
+/// Seven tokens at the end of a context of 700 (several chunks of keys), in blocks of 16 that are
+/// out of order.
 struct MlaCase {
   static constexpr MlaShape kShape{
-      .n_heads = 3, .nope_dim = 8, .rope_dim = 6, .latent_dim = 20, .value_dim = 10};
+      .n_heads = 3, .nope_dim = 8, .rope_dim = 6, .latent_dim = 48, .value_dim = 10};
+  static constexpr int kLatent = 48;
+  static constexpr int kCols = 54;
   static constexpr int kQHead = 14;
-  static constexpr int kContext = 30;
+  static constexpr int kContext = 700;
   static constexpr int kTokens = 7;
-  static constexpr int kBlockSize = 4;
+  static constexpr int kBlockSize = 16;
   static constexpr float kScale = 0.3f;
 
-  std::vector<int32_t> table{7, 0, 11, 3, 5, 2, 9, 1};
-  std::vector<float> w_k = normal_values(size_t{3} * 8 * 20, 1, 0.3f);   // (head, nope, latent)
-  std::vector<float> w_v = normal_values(size_t{3} * 10 * 20, 2, 0.3f);  // (head, value, latent)
+  static constexpr int kBlocks = 47;
+  std::vector<int32_t> table = scattered_blocks();
+  std::vector<float> w_k = normal_values(size_t{3} * 8 * kLatent, 1, 0.3f);  // (head, nope, latent)
+  std::vector<float> w_v =
+      normal_values(size_t{3} * 10 * kLatent, 2, 0.3f);  // (head, value, latent)
   std::vector<float> q = normal_values(size_t{kTokens} * 3 * kQHead, 3);
-  std::vector<float> kv = normal_values(size_t{kContext} * 26, 4);
-  std::vector<float> norm = normal_values(20, 5);
+  std::vector<float> kv = normal_values(size_t{kContext} * kCols, 4);
+  std::vector<float> norm = normal_values(kLatent, 5);
   std::vector<std::byte> pages;
   DType dtype;
 
-  explicit MlaCase(DType type)
-      : pages(static_cast<size_t>(gguf::row_size_bytes(type, 12 * kBlockSize * 26))), dtype(type) {}
+  static std::vector<int32_t> scattered_blocks() {
+    std::vector<int32_t> blocks;
+    for (int i = 0; i < kBlocks; ++i)
+      blocks.push_back((i * 17 + 5) % kBlocks);
+    return blocks;
+  }
 
-  LatentPages latent_pages() { return {dtype, pages.data(), kBlockSize, 26}; }
+  explicit MlaCase(DType type)
+      : pages(static_cast<size_t>(gguf::row_size_bytes(type, kBlocks * kBlockSize * kCols))),
+        dtype(type) {}
+
+  LatentPages latent_pages() { return {dtype, pages.data(), kBlockSize, kCols}; }
 
   std::vector<float> table_of(int first, int n) const {
     std::vector<int32_t> positions;
@@ -80,7 +94,7 @@ struct MlaCase {
     const auto cos_sin = table_of(0, kContext);
     std::vector<float> scratch = kv;
     mla_store_reference({.q = {all_q.data(), 3 * kQHead, kContext, 3 * kQHead},
-                         .kv = {scratch.data(), 26, kContext, 26},
+                         .kv = {scratch.data(), kCols, kContext, kCols},
                          .shape = kShape,
                          .norm = norm.data(),
                          .eps = 1e-6f,
@@ -93,17 +107,17 @@ struct MlaCase {
 
   /// Latent after its norm, then the rotated key, of one position.
   std::vector<double> row(int position) const {
-    const float* x = kv.data() + static_cast<ptrdiff_t>(position) * 26;
+    const float* x = kv.data() + static_cast<ptrdiff_t>(position) * kCols;
     double mean = 0.0;
-    for (int i = 0; i < 20; ++i)
-      mean += double{x[i]} * x[i] / 20.0;
+    for (int i = 0; i < kLatent; ++i)
+      mean += double{x[i]} * x[i] / kLatent;
     std::vector<double> result;
-    for (size_t i = 0; i < 20; ++i)
+    for (size_t i = 0; i < kLatent; ++i)
       result.push_back(x[i] / std::sqrt(mean + 1e-6) * norm[i]);
     for (int pair = 0; pair < 3; ++pair) {
       const double angle = position * std::pow(10000.0, -2.0 * pair / 6.0);
-      const double a = x[20 + 2 * pair];
-      const double b = x[21 + 2 * pair];
+      const double a = x[kLatent + 2 * pair];
+      const double b = x[kLatent + 1 + 2 * pair];
       result.push_back(a * std::cos(angle) - b * std::sin(angle));
       result.push_back(a * std::sin(angle) + b * std::cos(angle));
     }
@@ -123,19 +137,20 @@ struct MlaCase {
           double score = 0.0;
           for (int n = 0; n < 8; ++n) {
             double key = 0.0;
-            for (int r = 0; r < 20; ++r)
-              key += w_k[static_cast<size_t>((h * 8 + n) * 20 + r)] * c[static_cast<size_t>(r)];
+            for (int r = 0; r < kLatent; ++r)
+              key +=
+                  w_k[static_cast<size_t>((h * 8 + n) * kLatent + r)] * c[static_cast<size_t>(r)];
             score += query[n] * key;
           }
           for (int i = 0; i < 6; ++i)
-            score += query[8 + i] * c[static_cast<size_t>(20 + i)];
+            score += query[8 + i] * c[static_cast<size_t>(kLatent + i)];
           const double weight = std::exp(score * kScale);
           sum += weight;
           for (int o = 0; o < 10; ++o) {
-            for (int r = 0; r < 20; ++r)
-              value[static_cast<size_t>(o)] += weight *
-                                               w_v[static_cast<size_t>((h * 10 + o) * 20 + r)] *
-                                               c[static_cast<size_t>(r)];
+            for (int r = 0; r < kLatent; ++r)
+              value[static_cast<size_t>(o)] +=
+                  weight * w_v[static_cast<size_t>((h * 10 + o) * kLatent + r)] *
+                  c[static_cast<size_t>(r)];
           }
         }
         for (const double v : value)
@@ -145,125 +160,80 @@ struct MlaCase {
     return out;
   }
 
-  /// The absorbed form, by the functions under test.
-  std::vector<float> absorbed(ThreadPool& pool) {
-    std::vector<float> z(size_t{kTokens} * 3 * 20);
-    std::vector<float> out(size_t{kTokens} * 3 * 10);
-    std::vector<float> scratch(2 * 128);
-    const Rows queries{q.data(), 3 * kQHead, kTokens, 3 * kQHead};
-    head_product({.y = {z.data(), 60, kTokens, 60},
-                  .x = queries,
-                  .x_step = kQHead,
-                  .matrices = stack(w_k, 8, 20),
-                  .product = HeadProduct::kTransposed,
-                  .scratch = scratch.data()},
-                 pool);
+  /// The absorbed form with the attention under test; the products around it in f64.
+  std::vector<float> absorbed(const KernelSet& kernels, int n_tokens, ThreadPool& pool) {
+    const int first_token = kTokens - n_tokens;
+    std::vector<float> z(static_cast<size_t>(3 * n_tokens * kLatent));
     std::vector<int32_t> positions;
-    for (int t = 0; t < kTokens; ++t)
-      positions.push_back(kContext - kTokens + t);
-    mla_attention_reference({.z = {z.data(), 60, kTokens, 60},
-                             .q = queries,
-                             .shape = kShape,
-                             .pages = latent_pages(),
-                             .scale = kScale,
-                             .positions = positions.data(),
-                             .block_table = table.data(),
-                             .scratch = scratch.data(),
-                             .scratch_stride = 128},
-                            pool);
-    head_product({.y = {out.data(), 30, kTokens, 30},
-                  .x = {z.data(), 60, kTokens, 60},
-                  .x_step = 20,
-                  .matrices = stack(w_v, 10, 20),
-                  .product = HeadProduct::kPlain,
-                  .scratch = scratch.data()},
-                 pool);
+    for (int t = 0; t < n_tokens; ++t) {
+      positions.push_back(kContext - n_tokens + t);
+      for (int h = 0; h < 3; ++h) {
+        for (int r = 0; r < kLatent; ++r) {
+          double sum = 0.0;
+          for (int n = 0; n < 8; ++n)
+            sum += w_k[static_cast<size_t>((h * 8 + n) * kLatent + r)] *
+                   q[static_cast<size_t>(((first_token + t) * 3 + h) * kQHead + n)];
+          z[static_cast<size_t>((h * n_tokens + t) * kLatent + r)] = static_cast<float>(sum);
+        }
+      }
+    }
+    const int64_t stride = mla_scratch_size(kCols, kContext);
+    std::vector<float> scratch(static_cast<size_t>(pool.n_threads() * stride));
+    kernels.mla_attention({.z = z.data(),
+                           .q = {q.data() + static_cast<ptrdiff_t>(first_token) * 3 * kQHead,
+                                 3 * kQHead, n_tokens, 3 * kQHead},
+                           .shape = kShape,
+                           .pages = latent_pages(),
+                           .scale = kScale,
+                           .positions = positions.data(),
+                           .block_table = table.data(),
+                           .scratch = scratch.data(),
+                           .scratch_stride = stride},
+                          pool);
+    std::vector<float> out;
+    for (int t = 0; t < n_tokens; ++t) {
+      for (int i = 0; i < 3 * 10; ++i) {
+        double sum = 0.0;
+        for (int r = 0; r < kLatent; ++r)
+          sum += w_v[static_cast<size_t>(i * kLatent + r)] *
+                 z[static_cast<size_t>((i / 10 * n_tokens + t) * kLatent + r)];
+        out.push_back(static_cast<float>(sum));
+      }
+    }
     return out;
-  }
-
-  static MatrixStack stack(const std::vector<float>& values, int n_rows, int n_cols) {
-    return {.first = {.dtype = DType::F32,
-                      .n_rows = n_rows,
-                      .n_cols = n_cols,
-                      .data = reinterpret_cast<const std::byte*>(values.data()),
-                      .row_stride_bytes = n_cols * 4},
-            .n_matrices = 3,
-            .stride_bytes = int64_t{n_rows} * n_cols * 4};
   }
 };
 
 TEST_CASE("The absorbed form of latent attention equals the expanded one") {
-  ThreadPool pool(2);
-  MlaCase full(DType::F32);
-  full.store(pool);
-  CHECK(nmse(full.absorbed(pool), full.expanded()) <= 1e-12);
-  // Rows of f16 are rounded by up to 2^-11.
-  MlaCase half(DType::F16);
-  half.store(pool);
-  CHECK(nmse(half.absorbed(pool), half.expanded()) <= 1e-6);
+  for (const CpuKernels choice : {CpuKernels::kReference, CpuKernels::kFast}) {
+    const KernelSet& kernels = select_kernels(choice);
+    ThreadPool pool(2);
+    INFO(kernels.name());
+    MlaCase full(DType::F32);
+    full.store(pool);
+    CHECK(nmse(full.absorbed(kernels, MlaCase::kTokens, pool), full.expanded()) <= 1e-10);
+    // Rows of f16 are rounded by up to 2^-11.
+    MlaCase half(DType::F16);
+    half.store(pool);
+    CHECK(nmse(half.absorbed(kernels, MlaCase::kTokens, pool), half.expanded()) <= 1e-6);
+  }
 }
 
-TEST_CASE("A head's product is the same plain, and transposed from the transposed matrix") {
-  ThreadPool pool(2);
-  constexpr int kHeads = 5;
-  constexpr int kIn = 32;
-  constexpr int kOut = 64;
-  for (const DType dtype : {DType::F32, DType::F16, DType::Q8_0, DType::Q4_0}) {
-    // Matrices (kIn, kOut) as they are quantised, and the values that they hold turned over.
-    auto values = normal_values(size_t{kHeads} * kIn * kOut, 7);
-    const auto n = static_cast<int64_t>(values.size());
-    std::vector<std::byte> bytes(static_cast<size_t>(gguf::row_size_bytes(dtype, n)));
-    gguf::quantize_row(dtype, values.data(), bytes.data(), n);
-    gguf::dequantize_row(dtype, bytes.data(), values.data(), n);
-    std::vector<float> turned(values.size());
-    for (size_t h = 0; h < kHeads; ++h) {
-      for (size_t r = 0; r < kIn; ++r) {
-        for (size_t c = 0; c < kOut; ++c)
-          turned[(h * kOut + c) * kIn + r] = values[(h * kIn + r) * kOut + c];
-      }
+TEST_CASE("Latent attention gives a token the same bits alone, in company and on more threads") {
+  for (const CpuKernels choice : {CpuKernels::kReference, CpuKernels::kFast}) {
+    const KernelSet& kernels = select_kernels(choice);
+    ThreadPool one(1);
+    MlaCase fixture(DType::F32);
+    fixture.store(one);
+    const auto all = fixture.absorbed(kernels, MlaCase::kTokens, one);
+    // One token: its chunks of keys are shared by the threads.
+    for (const int n_threads : {1, 2, 3, 5}) {
+      ThreadPool pool(n_threads);
+      INFO(kernels.name() << ", " << n_threads << " threads");
+      CHECK(fixture.absorbed(kernels, MlaCase::kTokens, pool) == all);
+      const auto last = fixture.absorbed(kernels, 1, pool);
+      CHECK(std::equal(last.begin(), last.end(), all.end() - 30));
     }
-    const auto x = normal_values(size_t{3} * kHeads * kIn, 8);
-    std::vector<float> scratch(2 * kOut);
-    const auto product = [&](const MatrixStack& matrices, HeadProduct kind) {
-      std::vector<float> y(size_t{3} * kHeads * kOut);
-      head_product({.y = {y.data(), kHeads * kOut, 3, kHeads * kOut},
-                    .x = {x.data(), kHeads * kIn, 3, kHeads * kIn},
-                    .x_step = kIn,
-                    .matrices = matrices,
-                    .product = kind,
-                    .scratch = scratch.data()},
-                   pool);
-      return y;
-    };
-    const int64_t row_bytes = gguf::row_size_bytes(dtype, kOut);
-    const auto transposed = product({.first = {.dtype = dtype,
-                                               .n_rows = kIn,
-                                               .n_cols = kOut,
-                                               .data = bytes.data(),
-                                               .row_stride_bytes = row_bytes},
-                                     .n_matrices = kHeads,
-                                     .stride_bytes = row_bytes * kIn},
-                                    HeadProduct::kTransposed);
-    const auto plain = product({.first = {.dtype = DType::F32,
-                                          .n_rows = kOut,
-                                          .n_cols = kIn,
-                                          .data = reinterpret_cast<const std::byte*>(turned.data()),
-                                          .row_stride_bytes = kIn * 4},
-                                .n_matrices = kHeads,
-                                .stride_bytes = int64_t{kOut} * kIn * 4},
-                               HeadProduct::kPlain);
-    std::vector<double> wanted;
-    for (size_t t = 0; t < 3; ++t) {
-      for (size_t o = 0; o < size_t{kHeads} * kOut; ++o) {
-        double sum = 0.0;
-        for (size_t i = 0; i < kIn; ++i)
-          sum += double{turned[o * kIn + i]} * x[(t * kHeads + o / kOut) * kIn + i];
-        wanted.push_back(sum);
-      }
-    }
-    INFO(gguf::dtype_info(dtype).name);
-    CHECK(nmse(plain, wanted) <= 1e-12);
-    CHECK(nmse(transposed, wanted) <= 1e-12);
   }
 }
 

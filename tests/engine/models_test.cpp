@@ -153,6 +153,23 @@ TEST_CASE("Fast kernels agree with the reference on a quantised model within the
   }
 }
 
+TEST_CASE("Fast latent attention agrees with the reference on quantised models") {
+  for (const auto dtype : {gguf::DType::F32, gguf::DType::Q8_0, gguf::DType::Q4_K}) {
+    tests::RandomModel model = dense_model(dtype);
+    model.latent_dim = 256;
+    const QuantModel quant(model);
+    const auto file = gguf::GgufFile::open(quant.path);
+    ModelWorker fast(file, options_with(CpuKernels::kFast));
+    ModelWorker reference(file, options_with(CpuKernels::kReference));
+    const auto& tokens = golden_models()[0].tokens;
+    INFO(gguf::dtype_info(dtype).name << ", " << fast.limits().device);
+    const double error =
+        tests::nmse(run_in_chunks(fast, tokens, 64), run_in_chunks(reference, tokens, 64));
+    // Two layers of six products in a row, and the head.
+    CHECK(error <= 13 * (dtype == gguf::DType::F32 ? 1e-10 : 5e-4));
+  }
+}
+
 TEST_CASE("Both layouts of deepseek2's up projections give the same logits") {
   const GoldenModel& golden = tests::golden_model("deepseek_v3");
   const auto new_file = gguf::GgufFile::open(golden.path);

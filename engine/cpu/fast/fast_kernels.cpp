@@ -3,6 +3,7 @@
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/fast/fast_attention.h"
 #include "engine/cpu/fast/fast_linear.h"
+#include "engine/cpu/fast/fast_mla.h"
 
 namespace dsctl::engine::fast {
 namespace {
@@ -10,8 +11,8 @@ namespace {
 class FastKernels final : public KernelSet {
  public:
   FastKernels(const LinearIsa& linear_isa, const VectorIsa& vector_isa,
-              const AttentionIsa& attention_isa)
-      : linear_(linear_isa), vector_(vector_isa), attention_(attention_isa) {}
+              const AttentionIsa& attention_isa, const MlaIsa& mla_isa)
+      : linear_(linear_isa), vector_(vector_isa), attention_(attention_isa), mla_(mla_isa) {}
 
   std::string name() const override { return linear_.name; }
   std::unique_ptr<LinearWeight> make_weight(const MatrixView& matrix,
@@ -45,22 +46,28 @@ class FastKernels final : public KernelSet {
     if (!takes_pages(args.kv)) return attention_reference(args, pool);
     fast::attention(attention_, args, pool);
   }
+  void mla_attention(const MlaAttentionArgs& args, ThreadPool& pool) const override {
+    if (!takes_latent_pages(args)) return mla_attention_reference(args, pool);
+    fast::mla_attention(mla_, args, pool);
+  }
 
  private:
   const LinearIsa& linear_;
   const VectorIsa& vector_;
   const AttentionIsa& attention_;
+  const MlaIsa& mla_;
 };
 
 }  // namespace
 
 const KernelSet* fast_kernels() {
   if (cpu_features().avx512_vnni) {
-    static const FastKernels kernels(linear_avx512(), vector_avx512(), attention_avx512());
+    static const FastKernels kernels(linear_avx512(), vector_avx512(), attention_avx512(),
+                                     mla_avx512());
     return &kernels;
   }
   if (cpu_features().avx2) {
-    static const FastKernels kernels(linear_avx2(), vector_avx2(), attention_avx2());
+    static const FastKernels kernels(linear_avx2(), vector_avx2(), attention_avx2(), mla_avx2());
     return &kernels;
   }
   return nullptr;

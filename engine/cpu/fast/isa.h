@@ -104,6 +104,34 @@ struct AttentionIsa {
   void (*finish)(float* out, const float* state, int row, int n_rows, int head_dim) = nullptr;
 };
 
+/// Latent attention: up to 16 heads of one token, one a lane, and the cache's rows, which all of
+/// them read. Chunks of keys at fixed positions, merged in order, as above.
+inline constexpr int kMlaHeads = 16;
+inline constexpr int kMlaChunkKeys = 128;
+
+struct MlaTile {
+  const float* q = nullptr;  // (latent_dim + rope_dim, 16): absorbed query, then rotated part
+  int latent_dim = 0;        // a multiple of 16
+  int n_cols = 0;            // latent_dim + rope_dim
+  int last_key = 0;          // position of the last key
+  float scale = 1.0f;
+  const float* rows = nullptr;  // pages, (n_blocks, block_size, n_cols)
+  const int32_t* block_table = nullptr;
+  int block_size = 0;
+};
+
+/// Floats of a tile's state: maximum and sum of each head, and the weighted sum of latents.
+constexpr int64_t mla_state_size(int latent_dim) {
+  return int64_t{kMlaHeads} * (2 + latent_dim);
+}
+
+struct MlaIsa {
+  /// state = what chunk `chunk` yields. `scratch` holds kMlaChunkKeys * 16.
+  void (*attend)(const MlaTile& tile, int chunk, float* state, float* scratch) = nullptr;
+  /// Merges the state `other` of a later chunk into `state`.
+  void (*merge)(float* state, const float* other, int latent_dim) = nullptr;
+};
+
 /// The tables; call them only where cpu_features() says so.
 const LinearIsa& linear_avx2();
 const LinearIsa& linear_avx512();
@@ -111,5 +139,7 @@ const VectorIsa& vector_avx2();
 const VectorIsa& vector_avx512();
 const AttentionIsa& attention_avx2();
 const AttentionIsa& attention_avx512();
+const MlaIsa& mla_avx2();
+const MlaIsa& mla_avx512();
 
 }  // namespace dsctl::engine::fast
