@@ -126,6 +126,7 @@ class Downloader {
   void restart(FileDownload& file, int64_t size_bytes);
   void cancel_requests(FileDownload& file);
   void check_digest(FileDownload& file, const Digest& digest);
+  void fetch_instead(FileDownload& file);
   std::string mismatch(const FileDownload& file, const Digest& digest) const;
   void finish(FileDownload& file, const Digest& digest);
   void tell(FileDownload& file, DownloadEventType type, std::string message = "");
@@ -371,6 +372,8 @@ void Downloader::take_hashes() {
     if (result.error) std::rethrow_exception(result.error);
     if (result.digest) {
       check_digest(file, *result.digest);
+    } else if (file.phase == FileDownload::Phase::kComparing) {
+      fetch_instead(file);  // somebody shortened it meanwhile
     } else if (result.bad_block) {
       const size_t n_blocks = file.distrust_from(*result.bad_block);
       file.bad_block = FileDownload::BadBlock{*result.bad_block, n_blocks};
@@ -393,18 +396,21 @@ std::string Downloader::mismatch(const FileDownload& file, const Digest& digest)
   return sha1 == remote.git_sha1 ? "" : "git's sha1 is " + sha1 + ", expected " + remote.git_sha1;
 }
 
+/// The target that was compared is something else.
+void Downloader::fetch_instead(FileDownload& file) {
+  hasher_.remove(file.file_idx());
+  file.partial().close_other();
+  file.begin();
+  start_hash(file);
+  tell(file, DownloadEventType::kStarted);
+}
+
 void Downloader::check_digest(FileDownload& file, const Digest& digest) {
   const std::string wrong = mismatch(file, digest);
   hasher_.remove(file.file_idx());
   if (file.phase == FileDownload::Phase::kComparing) {
-    file.partial().close_other();
-    if (wrong.empty()) {
-      finish(file, digest);
-    } else {
-      file.begin();
-      start_hash(file);
-      tell(file, DownloadEventType::kStarted);
-    }
+    if (wrong.empty()) return finish(file, digest);
+    fetch_instead(file);
     return;
   }
   if (wrong.empty()) {

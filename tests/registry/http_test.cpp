@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <ctime>
 #include <set>
 #include <thread>
@@ -236,6 +237,29 @@ TEST_CASE("A public host's redirect is refused by the address its target turns o
     if (refuses) CHECK_THAT(transfer.describe(done->code), Contains("private address 127.0.0.1"));
   }
   CHECK(server.n_requests() == 1);
+}
+
+/// A variable of the environment, as long as it lives.
+struct Environment {
+  Environment(const char* variable, const std::string& value) : name(variable) {
+    ::setenv(name, value.c_str(), 1);
+  }
+  ~Environment() { ::unsetenv(name); }
+  const char* name;
+};
+
+TEST_CASE("HttpClient goes through the environment's proxy, and judges redirects by name there") {
+  std::string location = "http://cdn.example/b";
+  HttpServer proxy([&](const ServedRequest& request) {
+    return request.path == "http://hub.example/a" ? reply_of(302, {"Location: " + location})
+                                                  : reply_of(200, {}, request.path);
+  });
+  const Environment environment("http_proxy", proxy.url(""));
+  HttpClient client(quick());
+  // The proxy lies on loopback, the hosts behind it do not.
+  CHECK(client.send({.url = "http://hub.example/a"}).body == "http://cdn.example/b");
+  location = "http://10.0.0.1/admin";
+  CHECK_THROWS_WITH(client.send({.url = "http://hub.example/a"}), Contains("private network"));
 }
 
 TEST_CASE("HttpClient speaks http and https only") {
