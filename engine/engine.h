@@ -33,8 +33,9 @@ struct EngineOptions {
   /// a quarter of the free memory but never under one full sequence.
   int n_kv_blocks = 0;
   bool prefix_caching = true;
-  int max_queue = 512;    // waiting requests before submit says QueueFull
-  int n_gpu_layers = -1;  // -1: as many as fit
+  std::vector<std::string> adapter_paths;  // LoRA adapters in GGUF form, applied together
+  int max_queue = 512;                     // waiting requests before submit says QueueFull
+  int n_gpu_layers = -1;                   // -1: as many as fit
   /// The model's tokenizer, which must outlive the engine. Only DRY needs it, to find its sequence
   /// breakers among the tokens: without it a request with DRY and breakers is refused.
   const Tokenizer* tokenizer = nullptr;

@@ -8,6 +8,7 @@
 #include "engine/cpu/cpu_ops.h"
 #include "engine/cpu/kernels.h"
 #include "engine/error.h"
+#include "engine/lora.h"
 #include "engine/tokenizer/vocabulary.h"
 #include "engine/weights.h"
 
@@ -54,6 +55,8 @@ ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& option
     : group_((check_options(options), options.tp_size)), threads_(group_) {
   const Architecture& architecture = find_architecture(file);
   const ModelConfig config = architecture.read_config(ConfigReader(file));
+  for (const std::string& path : options.adapter_paths)
+    adapters_.push_back(open_adapter(path, config.architecture));
   max_tokens_ = options.max_num_batched_tokens;
   max_rows_ = std::min(options.max_num_seqs, options.max_num_batched_tokens);
   limits_.vocab_size = config.vocab_size;
@@ -88,8 +91,13 @@ void ModelWorker::load_rank(const gguf::GgufFile& file, const EngineOptions& opt
                                              .max_tokens = max_tokens_,
                                              .max_rows = max_rows_,
                                              .max_context = limits_.max_model_len});
-  WeightLoader loader(file, {rank, options.tp_size}, *loaded->ops);
+  if (!adapters_.empty() && !loaded->ops->takes_loras()) {
+    throw Error("LoRA adapters are not supported on " + loaded->ops->device_name());
+  }
+  LoraSet loras(adapters_);
+  WeightLoader loader(file, {rank, options.tp_size}, *loaded->ops, &loras);
   loaded->model = architecture.load(config, {.max_model_len = limits_.max_model_len}, loader);
+  loras.check_all_used();
   loaded->ops->finish_loading({.dtype = kKvType,
                                .n_layers = config.n_layers,
                                .n_blocks = limits_.n_kv_blocks,

@@ -39,6 +39,7 @@ class ModelWorker final : public Worker {
   ModelLimits limits_;
   int max_tokens_ = 0;
   int max_rows_ = 0;
+  std::vector<gguf::GgufFile> adapters_;  // mapped: weights may be read where they lie
   std::vector<std::unique_ptr<Rank>> ranks_;
   ThreadGroup group_;
   RankThreads threads_;

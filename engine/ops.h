@@ -233,6 +233,8 @@ class Ops {
   virtual RopeId new_rope(const Rope& rope) = 0;
   /// Allocates the KV pages and scratch memory. `vocab_size` is of all ranks together.
   virtual void finish_loading(const KvLayout& layout, int vocab_size) = 0;
+  /// Whether load_matrix and load_gate_up take MatrixView::loras.
+  virtual bool takes_loras() const { return false; }
   /// Bytes of the weights loaded so far: of their form on the device, or of the mapping where they
   /// are used in place.
   virtual int64_t weight_bytes() const = 0;

@@ -9,6 +9,8 @@
 
 namespace dsctl::engine {
 
+struct LoraView;
+
 /// A weight matrix, or one rank's slice of it, in the model file's own format. Row r holds the
 /// weights of output r. Rows of a slice along the columns (a row-parallel shard) begin at a block
 /// boundary and lie row_stride_bytes apart; data needs no alignment.
@@ -22,8 +24,18 @@ struct MatrixView {
   /// the system (madvise), they are read again from the file when touched. Never set for other
   /// memory.
   bool is_mapped = false;
+  /// What adapters add to the product; they live while the weights are loaded.
+  const LoraView* loras = nullptr;
+  int n_loras = 0;
 
   const std::byte* row(int64_t row_idx) const { return data + row_idx * row_stride_bytes; }
+};
+
+/// A low-rank addition to a product: y += scale b (a x).
+struct LoraView {
+  MatrixView a;  // (rank, n_cols)
+  MatrixView b;  // (n_rows, rank)
+  float scale = 1.0f;
 };
 
 /// Matrices of one shape that lie at equal distances: the experts of a layer, or one matrix for

@@ -50,12 +50,14 @@ MatrixView WeightLoader::column(const std::string& name, int64_t n_rows, int64_t
   assert(rows.begin >= 0 && rows.end <= n_rows);
   const gguf::TensorInfo& tensor = find(name, n_rows, n_cols);
   const int64_t row_bytes = gguf::row_size_bytes(tensor.dtype, n_cols);
-  return {.dtype = tensor.dtype,
-          .n_rows = rows.size(),
-          .n_cols = n_cols,
-          .data = tensor.data + rows.begin * row_bytes,
-          .row_stride_bytes = row_bytes,
-          .is_mapped = true};
+  MatrixView view{.dtype = tensor.dtype,
+                  .n_rows = rows.size(),
+                  .n_cols = n_cols,
+                  .data = tensor.data + rows.begin * row_bytes,
+                  .row_stride_bytes = row_bytes,
+                  .is_mapped = true};
+  if (loras_ != nullptr) loras_->add_to(view, name, {n_rows, n_cols}, rows, {0, n_cols});
+  return view;
 }
 
 MatrixView WeightLoader::row(const std::string& name, int64_t n_rows, int64_t n_cols,
@@ -63,12 +65,14 @@ MatrixView WeightLoader::row(const std::string& name, int64_t n_rows, int64_t n_
   const gguf::TensorInfo& tensor = find(name, n_rows, n_cols);
   assert(cols.begin % gguf::dtype_info(tensor.dtype).block_elems == 0);
   assert(cols.size() % gguf::dtype_info(tensor.dtype).block_elems == 0 && cols.end <= n_cols);
-  return {.dtype = tensor.dtype,
-          .n_rows = n_rows,
-          .n_cols = cols.size(),
-          .data = tensor.data + gguf::row_size_bytes(tensor.dtype, cols.begin),
-          .row_stride_bytes = gguf::row_size_bytes(tensor.dtype, n_cols),
-          .is_mapped = true};
+  MatrixView view{.dtype = tensor.dtype,
+                  .n_rows = n_rows,
+                  .n_cols = cols.size(),
+                  .data = tensor.data + gguf::row_size_bytes(tensor.dtype, cols.begin),
+                  .row_stride_bytes = gguf::row_size_bytes(tensor.dtype, n_cols),
+                  .is_mapped = true};
+  if (loras_ != nullptr) loras_->add_to(view, name, {n_rows, n_cols}, {0, n_rows}, cols);
+  return view;
 }
 
 MatrixStack WeightLoader::stack(const std::string& name, int64_t n_matrices, int64_t n_rows,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/lora.h"
 #include "engine/ops.h"
 #include "engine/shard.h"
 #include "gguf/gguf_file.h"
@@ -23,8 +24,9 @@ std::string block_name(int layer_idx, const std::string& suffix);
 /// one declared; tensors that nobody asks for don't matter. Shapes are of the whole model.
 class WeightLoader {
  public:
-  WeightLoader(const gguf::GgufFile& file, Shard shard, Ops& ops)
-      : file_(file), shard_(shard), ops_(ops) {}
+  /// `loras` outlives it; it is told of each matrix that is loaded.
+  WeightLoader(const gguf::GgufFile& file, Shard shard, Ops& ops, LoraSet* loras = nullptr)
+      : file_(file), shard_(shard), ops_(ops), loras_(loras) {}
 
   const Shard& shard() const { return shard_; }
   Ops& ops() { return ops_; }
@@ -65,6 +67,7 @@ class WeightLoader {
   const gguf::GgufFile& file_;
   Shard shard_;
   Ops& ops_;
+  LoraSet* loras_;
 };
 
 }  // namespace dsctl::engine

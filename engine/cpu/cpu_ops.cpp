@@ -50,6 +50,14 @@ MatrixView turn_over(const MatrixView& matrix, std::vector<std::byte>& bytes) {
 /// One or several weights in the kernels' form; of an embedding table only the view.
 class CpuOps::Matrix final : public WeightMatrix {
  public:
+  /// y += scale b (a x) for one of the parts.
+  struct Lora {
+    size_t part = 0;
+    std::unique_ptr<LinearWeight> a;
+    std::unique_ptr<LinearWeight> b;
+    float scale = 1.0f;
+  };
+  std::vector<Lora> loras;
   std::vector<std::unique_ptr<LinearWeight>> parts;
   MatrixView table;
 };
@@ -90,9 +98,39 @@ CpuOps::~CpuOps() = default;
 
 std::unique_ptr<const WeightMatrix> CpuOps::load_matrix(std::span<const MatrixView> parts) {
   auto matrix = std::make_unique<Matrix>();
-  for (const MatrixView& part : parts)
+  for (const MatrixView& part : parts) {
+    for (int i = 0; i < part.n_loras; ++i) {
+      const LoraView& lora = part.loras[i];
+      matrix->loras.push_back(
+          {matrix->parts.size(), make_weight(lora.a), make_weight(lora.b), lora.scale});
+      max_lora_rank_ = std::max(max_lora_rank_, lora.a.n_rows);
+      max_lora_rows_ = std::max(max_lora_rows_, lora.b.n_rows);
+    }
     matrix->parts.push_back(make_weight(part));
+  }
   return matrix;
+}
+
+void CpuOps::add_loras(const WeightMatrix* matrix, LinearInput& input,
+                       std::span<const LinearOutput> outputs) {
+  for (const Matrix::Lora& lora : static_cast<const Matrix*>(matrix)->loras) {
+    const int rank = static_cast<int>(lora.a->n_rows());
+    const int n_rows = static_cast<int>(lora.b->n_rows());
+    const LinearOutput low{lora.a.get(), nullptr, lora_low_.data(), rank};
+    kernels_.linear(input, {&low, 1}, pool_);
+    lora_input_->assign({lora_low_.data(), rank, n_rows_, rank}, pool_);
+    const LinearOutput addition{lora.b.get(), nullptr, lora_out_.data(), n_rows};
+    kernels_.linear(*lora_input_, {&addition, 1}, pool_);
+    const LinearOutput& output = outputs[lora.part];
+    pool_.parallel_for(n_rows_, 4, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t t = begin; t < end; ++t) {
+        float* y = output.y + t * output.y_stride;
+        const float* more = lora_out_.data() + t * n_rows;
+        for (int i = 0; i < n_rows; ++i)
+          y[i] += lora.scale * more[i];
+      }
+    });
+  }
 }
 
 std::unique_ptr<LinearWeight> CpuOps::make_weight(const MatrixView& view) {
@@ -193,6 +231,11 @@ void CpuOps::finish_loading(const KvLayout& layout, int vocab_size) {
                static_cast<size_t>(max_ffn_));
   up_.resize(gate_.size());
   if (max_experts_ > 0) allocate_for_experts();
+  if (max_lora_rank_ > 0) {
+    lora_input_ = kernels_.make_input(options_.max_tokens, max_lora_rank_, options_.n_threads);
+    lora_low_.resize(max_tokens * static_cast<size_t>(max_lora_rank_));
+    lora_out_.resize(max_tokens * static_cast<size_t>(max_lora_rows_));
+  }
   if (n_heads_ > 0) allocate_for_latents(layout.shape.latent_dim);
   size_t widest = 0;
   for (const auto& buffer : buffers_)
@@ -275,6 +318,7 @@ void CpuOps::apply(const WeightMatrix* weight, const WeightVector* bias, const M
   }
   assert(first_col == out.n_cols);
   kernels_.linear(*input_, {outputs, parts.size()}, pool_);
+  add_loras(weight, *input_, {outputs, parts.size()});
 }
 
 void CpuOps::add_partial(Buffer x, const WeightMatrix* weight, const WeightVector* bias,
@@ -464,6 +508,7 @@ void CpuOps::gated_ffn(const GatedFfn& args) {
                                   {parts[1].get(), nullptr, up_.data(), ffn_dim}};
   input_->assign_rmsnorm(rows(args.x), Vector::data(args.norm), args.eps, pool_);
   kernels_.linear(*input_, outputs, pool_);
+  add_loras(args.gate_up, *input_, outputs);
   input_->assign_gated({gate_.data(), ffn_dim, n_rows_, ffn_dim},
                        {up_.data(), ffn_dim, n_rows_, ffn_dim}, args.activation, pool_);
   add_partial(args.x, args.down, nullptr, args.post_norm, args.eps);
@@ -483,6 +528,9 @@ void CpuOps::route_and_share(const MoeFfn& args) {
     outputs_.push_back({parts[1].get(), nullptr, up_.data(), shared_dim});
   }
   kernels_.linear(*input_, outputs_, pool_);
+  const std::span<const LinearOutput> outputs = outputs_;
+  add_loras(args.router, *input_, outputs.first(1));
+  if (args.shared_gate_up != nullptr) add_loras(args.shared_gate_up, *input_, outputs.subspan(1));
   pool_.parallel_for(n_rows_, 4, [&](int64_t begin, int64_t end, int thread_idx) {
     for (int64_t t = begin; t < end; ++t) {
       choose_experts(routing, router_logits_.data() + t * n_experts, Vector::data(args.router_bias),
@@ -503,6 +551,7 @@ void CpuOps::route_and_share(const MoeFfn& args) {
   const auto& down = static_cast<const Matrix*>(args.shared_down)->parts;
   outputs_.assign({{down[0].get(), nullptr, partial_.data(), dim}});
   kernels_.linear(*expert_input_, outputs_, pool_);
+  add_loras(args.shared_down, *expert_input_, outputs_);
 }
 
 void CpuOps::add_experts(const MoeFfn& args, int begin, int end) {

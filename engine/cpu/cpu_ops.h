@@ -42,6 +42,7 @@ class CpuOps final : public Ops {
   void finish_loading(const KvLayout& layout, int vocab_size) override;
   int64_t weight_bytes() const override { return weight_bytes_; }
   std::string device_name() const override;
+  bool takes_loras() const override { return true; }
 
   void begin(const Batch& batch) override;
   void embed(Buffer x, const WeightMatrix& table, float scale) override;
@@ -80,6 +81,9 @@ class CpuOps final : public Ops {
   /// Adds the experts [begin, end) of this rank, for their tokens, to partial_.
   void add_experts(const MoeFfn& args, int begin, int end);
   std::unique_ptr<LinearWeight> make_weight(const MatrixView& view);
+  /// Adds to the outputs of the matrix's parts what its adapters say.
+  void add_loras(const WeightMatrix* matrix, LinearInput& input,
+                 std::span<const LinearOutput> outputs);
   void allocate_for_experts();
   void allocate_for_latents(int latent_cols);
   void apply_heads(const WeightMatrix* matrices, const float* x, int n_tokens, float* y);
@@ -114,6 +118,12 @@ class CpuOps final : public Ops {
   std::vector<float> up_;                 // (max_tokens, max_ffn)
   std::vector<float> partial_;            // (max_tokens, dim)
   std::vector<float> attention_scratch_;  // (n_threads, max_context + kAttentionScratch)
+  // Adapters only.
+  int64_t max_lora_rank_ = 0;
+  int64_t max_lora_rows_ = 0;
+  std::unique_ptr<LinearInput> lora_input_;
+  std::vector<float> lora_low_;  // (max_tokens, max_lora_rank)
+  std::vector<float> lora_out_;  // (max_tokens, max_lora_rows)
   // Latent attention only.
   std::unique_ptr<LinearInput> head_input_;
   std::vector<float> latent_;  // (n_heads, kMlaTile, latent_dim) absorbed queries, then results

@@ -154,8 +154,9 @@ OuterWeights load_outer(const ModelConfig& config, Range tokens, WeightLoader& l
   const std::string table = "token_embd.weight";
   const std::string head = loader.has("output.weight") ? "output.weight" : table;
   OuterWeights weights;
-  weights.embedding =
-      loader.ops().load_embedding(loader.replicated(table, config.vocab_size, config.dim));
+  const MatrixView embedding = loader.replicated(table, config.vocab_size, config.dim);
+  if (embedding.n_loras > 0) throw Error(table + ": an adapter for it is not supported");
+  weights.embedding = loader.ops().load_embedding(embedding);
   weights.norm = loader.vector("output_norm.weight", config.dim);
   weights.head = loader.matrix({loader.column(head, config.vocab_size, config.dim, tokens)});
   return weights;

@@ -65,6 +65,10 @@ const std::vector<GoldenModel>& golden_models() {
   return models;
 }
 
+GoldenModel golden_adapter(const std::string& name) {
+  return read_golden(name);
+}
+
 const GoldenModel& golden_model(const std::string& name) {
   for (const GoldenModel& model : golden_models()) {
     if (model.name == name) return model;

@@ -27,6 +27,8 @@ struct GoldenModel {
 /// Every case of make_goldens.py. Throws when one is not there.
 const std::vector<GoldenModel>& golden_models();
 const GoldenModel& golden_model(const std::string& name);
+/// One that is not among them: an adapter, with the logits of its model under it.
+GoldenModel golden_adapter(const std::string& name);
 
 /// A random model in quantised form: of architecture llama, or with experts qwen3moe, or with a
 /// latent deepseek2.

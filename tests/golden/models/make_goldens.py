@@ -217,6 +217,17 @@ def write_gguf(path, arch, config, state, *, scaling=None, layout=None):
 
 def make(out_dir, name, arch, model_class, config, seed, scaling=None, layout=None):
     torch.manual_seed(seed)
+    model = random_model(model_class, config, arch)
+    with torch.no_grad():
+        tokens = torch.randint(0, VOCAB, (N_TOKENS,))
+        logits = model(tokens[None]).logits[0].float().numpy()
+    write_gguf(out_dir / f"{name}.gguf", arch, config, model.state_dict(), scaling=scaling, layout=layout)
+    write_logits(out_dir / f"{name}.bin", tokens, logits)
+    size = (out_dir / f"{name}.gguf").stat().st_size
+    print(f"{name}: {size} bytes, logits of std {logits.std():.3f}")
+
+
+def random_model(model_class, config, arch):
     model = model_class(config).eval().float()
     with torch.no_grad():
         # transformers starts with tiny weights, zero biases and unit norms, which would hide mistakes.
@@ -228,15 +239,14 @@ def make(out_dir, name, arch, model_class, config, seed, scaling=None, layout=No
         for key, buffer in model.named_buffers():
             if key.endswith("e_score_correction_bias"):
                 buffer.copy_(torch.randn_like(buffer) * 0.2)
-        tokens = torch.randint(0, VOCAB, (N_TOKENS,))
-        logits = model(tokens[None]).logits[0].float().numpy()
-    write_gguf(out_dir / f"{name}.gguf", arch, config, model.state_dict(), scaling=scaling, layout=layout)
-    with open(out_dir / f"{name}.bin", "wb") as file:
+    return model
+
+
+def write_logits(path, tokens, logits):
+    with open(path, "wb") as file:
         file.write(struct.pack("<ii", N_TOKENS, VOCAB))
         file.write(tokens.numpy().astype("<i4").tobytes())
         file.write(logits.astype("<f4").tobytes())
-    size = (out_dir / f"{name}.gguf").stat().st_size
-    print(f"{name}: {size} bytes, logits of std {logits.std():.3f}")
 
 
 def main():
@@ -292,6 +302,42 @@ def main():
          t.Qwen3MoeConfig(**small, head_dim=16, num_experts=8, num_experts_per_tok=3, moe_intermediate_size=20,
                           norm_topk_prob=True, tie_word_embeddings=False, rope_parameters=rope(rope_theta=1000000.0)), 14)
     make_deepseeks(out_dir, small, rope)
+    make_lora(out_dir, "lora_llama", "llama", t.LlamaForCausalLM,
+              t.LlamaConfig(**small, tie_word_embeddings=False, attention_bias=True, rope_parameters=rope()), 2,
+              rank=4, alpha=6.0)
+
+
+def make_lora(out_dir, name, arch, model_class, config, seed, rank, alpha):
+    """NAME.gguf: an adapter for the model that `make` makes of the same config and seed, for all matrices of its
+    blocks and the head; NAME.bin: logits with W + alpha / rank * B A, as peft merges them."""
+    torch.manual_seed(seed)
+    model = random_model(model_class, config, arch)
+    tokens = torch.randint(0, VOCAB, (N_TOKENS,))
+    writer = gguf.GGUFWriter(str(out_dir / f"{name}.gguf"), arch)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.dim() != 2 or "embed_tokens" in key:
+                continue
+            a = torch.randn(rank, parameter.shape[1]) / math.sqrt(parameter.shape[1])
+            b = torch.randn(parameter.shape[0], rank) * 0.3
+            parameter.add_(alpha / rank * b @ a)
+            if key in OUTER:
+                target, b = OUTER[key], b.numpy()
+            else:
+                _, _, layer, rest = key.split(".", 3)
+                (target, b), = block_tensors(arch, config, None, *rest.rsplit(".", 1), b.numpy())
+                target = f"blk.{layer}.{target}"
+            writer.add_tensor(target + ".lora_a", np.ascontiguousarray(a.numpy()))
+            writer.add_tensor(target + ".lora_b", np.ascontiguousarray(b))
+        logits = model(tokens[None]).logits[0].float().numpy()
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    write_logits(out_dir / f"{name}.bin", tokens, logits)
 
 
 def make_deepseeks(out_dir, small, rope):
