@@ -7,6 +7,7 @@
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/cpu_ops.h"
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/observing_kernels.h"
 #include "engine/error.h"
 #include "engine/lora.h"
 #include "engine/tokenizer/vocabulary.h"
@@ -47,12 +48,14 @@ std::vector<int32_t> eog_tokens(const gguf::GgufFile& file) {
 }  // namespace
 
 struct ModelWorker::Rank {
+  std::unique_ptr<const KernelSet> observing_kernels;  // only with an observer
   std::unique_ptr<Ops> ops;
   std::unique_ptr<Model> model;
 };
 
-ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& options)
-    : group_((check_options(options), options.tp_size)), threads_(group_) {
+ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& options,
+                         MatmulObserver* observer)
+    : observer_(observer), group_((check_options(options), options.tp_size)), threads_(group_) {
   const Architecture& architecture = find_architecture(file);
   const ModelConfig config = architecture.read_config(ConfigReader(file));
   for (const std::string& path : options.adapter_paths)
@@ -85,8 +88,13 @@ void ModelWorker::load_rank(const gguf::GgufFile& file, const EngineOptions& opt
                             const ModelConfig& config, const Architecture& architecture, int rank) {
   const int n_threads = options.n_threads > 0 ? options.n_threads : cpu_features().n_physical_cores;
   auto loaded = std::make_unique<Rank>();
+  const KernelSet* kernels = &select_kernels(options.cpu_kernels);
+  if (observer_ != nullptr) {
+    loaded->observing_kernels = std::make_unique<ObservingKernels>(*kernels, *observer_);
+    kernels = loaded->observing_kernels.get();
+  }
   loaded->ops =
-      std::make_unique<CpuOps>(select_kernels(options.cpu_kernels), group_.rank(rank),
+      std::make_unique<CpuOps>(*kernels, group_.rank(rank),
                                CpuOpsOptions{.n_threads = std::max(1, n_threads / options.tp_size),
                                              .max_tokens = max_tokens_,
                                              .max_rows = max_rows_,
@@ -175,13 +183,18 @@ std::vector<SampledToken> ModelWorker::run(const Batch& batch) {
   return ranks_[0]->ops->sample();
 }
 
-std::vector<float> ModelWorker::run_logits(const Batch& batch) {
+std::vector<std::span<const float>> ModelWorker::logit_rows(const Batch& batch) {
   forward(batch);
+  std::vector<std::span<const float>> rows;
+  for (size_t i = 0; i < batch.sample_rows.size(); ++i)
+    rows.push_back(ranks_[0]->ops->logits(static_cast<int>(i)));
+  return rows;
+}
+
+std::vector<float> ModelWorker::run_logits(const Batch& batch) {
   std::vector<float> all;
-  for (size_t i = 0; i < batch.sample_rows.size(); ++i) {
-    const auto row = ranks_[0]->ops->logits(static_cast<int>(i));
+  for (const auto row : logit_rows(batch))
     all.insert(all.end(), row.begin(), row.end());
-  }
   return all;
 }
 

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/comm/thread_comm.h"
 #include "engine/engine.h"
+#include "engine/matmul_observer.h"
 #include "engine/models/models.h"
 #include "engine/ops.h"
 #include "engine/rank_threads.h"
@@ -17,8 +19,10 @@ namespace dsctl::engine {
 
 class ModelWorker final : public Worker {
  public:
-  /// `file` outlives it. Throws Error as make_worker says.
-  ModelWorker(const gguf::GgufFile& file, const EngineOptions& options);
+  /// `file` outlives it, and `observer` (null: nobody looks), which takes one rank. Throws Error as
+  /// make_worker says.
+  ModelWorker(const gguf::GgufFile& file, const EngineOptions& options,
+              MatmulObserver* observer = nullptr);
   ~ModelWorker() override;
 
   const ModelLimits& limits() const override { return limits_; }
@@ -27,6 +31,8 @@ class ModelWorker final : public Worker {
   /// The logits of batch.sample_rows, (n_sample_rows, vocab_size), without sampling: of the rows
   /// only token_idx is read. For tests and for comparing with other engines.
   std::vector<float> run_logits(const Batch& batch);
+  /// The same where they lie: (vocab_size) for each of batch.sample_rows, until the next step.
+  std::vector<std::span<const float>> logit_rows(const Batch& batch);
 
  private:
   struct Rank;
@@ -36,6 +42,7 @@ class ModelWorker final : public Worker {
   void load_rank(const gguf::GgufFile& file, const EngineOptions& options,
                  const ModelConfig& config, const Architecture& architecture, int rank);
 
+  MatmulObserver* observer_ = nullptr;
   ModelLimits limits_;
   int max_tokens_ = 0;
   int max_rows_ = 0;
