@@ -18,7 +18,8 @@ void add_convert_command(CLI::App& app, Invocation& invocation) {
                    "Type of the matrices; auto keeps 16 bits and holds AWQ and GPTQ exactly")
       ->check(CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0"}, CLI::ignore_case))
       ->capture_default_str();
-  command->add_option("--quantize", options->quantize, "Quantise the matrices: q8_0, q4_1, ...");
+  command->add_option("--quantize", options->quantize,
+                      "Quantise on the way: Q4_K_M and the other types of quantize");
   command->add_flag("--inexact", options->inexact,
                     "Take the nearest value where 4-bit codes don't fit the type exactly");
   command->add_option("--name", options->name, "general.name of the file");

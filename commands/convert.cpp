@@ -64,8 +64,11 @@ convert_files::Conversion plan_conversion(const ConvertOptions& options) {
   convert_files::ConvertOptions request;
   request.out_type = parse_out_type(options.out_type);
   if (!options.quantize.empty()) {
-    request.quantize = gguf::dtype_from_name(options.quantize);
-    if (!request.quantize) throw Error("--quantize " + options.quantize + ": no such type");
+    request.quantize = gguf::file_type_from_name(options.quantize);
+    if (!request.quantize) {
+      throw Error("--quantize " + options.quantize +
+                  ": no such type; `dsctl quantize --help` has a list");
+    }
   }
   request.rounding =
       options.inexact ? convert_files::Rounding::kNearest : convert_files::Rounding::kExact;

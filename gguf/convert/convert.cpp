@@ -9,6 +9,7 @@
 
 #include "gguf/convert/architecture.h"
 #include "gguf/convert/int4_weight.h"
+#include "gguf/convert/mixture.h"
 #include "gguf/convert/provenance.h"
 #include "gguf/convert/sources.h"
 #include "gguf/convert/special_tokens.h"
@@ -25,34 +26,10 @@ namespace fs = std::filesystem;
 constexpr int64_t kPieceBytes = 4 << 20;  // of f32, for each thread
 constexpr int64_t kPackedRows = 128;      // of packed codes: a cache line holds 128 of them
 
-/// general.file_type: llama_ftype.
+/// general.file_type of a file whose matrices are of that type.
 uint32_t file_type_of(DType dtype) {
-  switch (dtype) {
-    case DType::F32:
-      return 0;
-    case DType::F16:
-      return 1;
-    case DType::Q4_0:
-      return 2;
-    case DType::Q4_1:
-      return 3;
-    case DType::Q8_0:
-      return 7;
-    case DType::Q5_0:
-      return 8;
-    case DType::Q5_1:
-      return 9;
-    case DType::Q4_K:
-      return 14;  // Q4_K_S
-    case DType::Q5_K:
-      return 16;  // Q5_K_S
-    case DType::Q6_K:
-      return 18;
-    case DType::BF16:
-      return 32;
-    default:
-      return 1024;  // "guessed"
-  }
+  const auto type = file_type_from_name(dtype_info(dtype).name);
+  return type ? type->id : 1024;  // "guessed"
 }
 
 DType float_type(OutType out_type, const Checkpoint& checkpoint) {
@@ -95,24 +72,28 @@ class TypeChooser {
       const DType exact = exact_dtype(weight);
       return exact == DType::F32 && options_.rounding == Rounding::kNearest ? float_dtype_ : exact;
     }
-    if (weight.is_quantized() && options_.quantize && is_block_type_of_codes(*options_.quantize)) {
-      return choose_for_codes(planned);
-    }
-    const DType wanted = options_.quantize.value_or(float_dtype_);
     // Rows that are no whole blocks.
-    if (weight.n_cols() % dtype_info(wanted).block_elems != 0) return DType::F16;
-    return wanted;
+    const bool is_whole = weight.n_cols() % dtype_info(float_dtype_).block_elems == 0;
+    return is_whole ? float_dtype_ : DType::F16;
+  }
+
+  /// The type under a mixture that wants `mixed`: codes keep their values in a type that was asked
+  /// for by name.
+  DType choose_mixed(const PlannedWeight& planned, DType mixed) const {
+    const bool is_kept =
+        planned.weight->is_quantized() && is_type_of_codes(options_.quantize->dtype);
+    return is_kept && !is_always_f32(planned) ? choose_for_codes(planned) : mixed;
   }
 
  private:
-  static bool is_block_type_of_codes(DType dtype) {
+  static bool is_type_of_codes(DType dtype) {
     return dtype == DType::Q4_0 || dtype == DType::Q4_1 || dtype == DType::Q5_0;
   }
 
   /// The type was asked for by name, so it must be exact.
   DType choose_for_codes(const PlannedWeight& planned) const {
     const Weight& weight = *planned.weight;
-    const DType wanted = *options_.quantize;
+    const DType wanted = options_.quantize->dtype;
     if (weight.is_exact_in(wanted)) return wanted;
     const bool takes_nearest = options_.rounding == Rounding::kNearest;
     const DType exact = exact_dtype(weight);
@@ -207,6 +188,11 @@ void add_tokenizer(const fs::path& dir, const HfConfig& config, const Architectu
   }
 }
 
+void set_type(ConvertedTensor& tensor, const PlannedWeight& planned, DType dtype) {
+  tensor.dtype = dtype;
+  tensor.size_bytes = row_size_bytes(dtype, tensor.dims[0]) * planned.weight->n_rows();
+}
+
 /// A run of rows of one tensor.
 struct Piece {
   size_t tensor_idx = 0;
@@ -260,6 +246,25 @@ struct Conversion::State {
   std::vector<std::string> notes;
   int n_threads = 0;
 
+  /// Gives the tensors the types, and the file the order and metadata, of llama-quantize.
+  void mix(const FileType& file_type, const TypeChooser& chooser) {
+    std::vector<PlannedWeight> ordered_weights;
+    std::vector<ConvertedTensor> ordered;
+    for (const MixtureChoice& choice : choose_mixture(metadata, tensors, file_type)) {
+      PlannedWeight& weight = planned[choice.tensor_idx];
+      ConvertedTensor& tensor = tensors[choice.tensor_idx];
+      set_type(tensor, weight, chooser.choose_mixed(weight, choice.dtype));
+      ordered_weights.push_back(std::move(weight));
+      ordered.push_back(std::move(tensor));
+    }
+    planned = std::move(ordered_weights);
+    tensors = std::move(ordered);
+    metadata.remove("general.quantization_version");
+    metadata.remove("general.file_type");
+    metadata.set("general.quantization_version", uint32_t{2});
+    metadata.set("general.file_type", file_type.id);
+  }
+
   /// Rows of one tensor in the type of the file.
   void encode(const Piece& piece, std::vector<float>& rows, std::vector<std::byte>& bytes) const {
     const Weight& weight = *planned[piece.tensor_idx].weight;
@@ -282,10 +287,6 @@ Conversion::Conversion(Conversion&&) noexcept = default;
 Conversion& Conversion::operator=(Conversion&&) noexcept = default;
 
 Conversion Conversion::plan(const fs::path& dir, const ConvertOptions& options) {
-  if (options.quantize && !can_quantize(*options.quantize)) {
-    throw Error("type " + std::string(dtype_info(*options.quantize).name) +
-                " can't be written yet");
-  }
   HfConfig config = HfConfig::open(dir);
   const Architecture& architecture = find_architecture(config.class_name());
   architecture.set_defaults(config);
@@ -297,23 +298,22 @@ Conversion Conversion::plan(const fs::path& dir, const ConvertOptions& options) 
   const DType float_dtype = float_type(options.out_type, state->checkpoint);
   const TypeChooser chooser(options, float_dtype);
   for (const PlannedWeight& planned : state->planned) {
-    ConvertedTensor tensor{
-        .name = planned.name,
-        .source = planned.source,
-        .stored_type = planned.weight->stored_type(),
-        .dtype = chooser.choose(planned),
-        .dims = {planned.weight->shape().rbegin(), planned.weight->shape().rend()},
-        .size_bytes = 0};
+    const auto& shape = planned.weight->shape();
+    ConvertedTensor tensor{.name = planned.name,
+                           .source = planned.source,
+                           .stored_type = planned.weight->stored_type(),
+                           .dtype = DType::F32,
+                           .dims = {shape.rbegin(), shape.rend()},
+                           .size_bytes = 0};
     if (tensor.dims.empty()) tensor.dims = {1};
-    tensor.size_bytes = row_size_bytes(tensor.dtype, tensor.dims[0]) * planned.weight->n_rows();
+    set_type(tensor, planned, chooser.choose(planned));
     state->tensors.push_back(std::move(tensor));
   }
   const bool has_codes =
       std::any_of(state->planned.begin(), state->planned.end(),
                   [](const PlannedWeight& planned) { return planned.weight->is_quantized(); });
   const bool keeps_codes = has_codes && options.out_type == OutType::kAuto && !options.quantize;
-  const uint32_t file_type = file_type_of(keeps_codes ? main_type(state->tensors)
-                                                      : options.quantize.value_or(float_dtype));
+  const uint32_t file_type = file_type_of(keeps_codes ? main_type(state->tensors) : float_dtype);
 
   MetadataList& metadata = state->metadata;
   metadata.set("general.architecture", state->architecture);
@@ -322,6 +322,7 @@ Conversion Conversion::plan(const fs::path& dir, const ConvertOptions& options) 
   architecture.add_parameters(config, metadata);
   metadata.set("general.quantization_version", uint32_t{2});
   add_tokenizer(dir, config, architecture, options, metadata, state->notes);
+  if (options.quantize) state->mix(*options.quantize, chooser);
   return Conversion(std::move(state));
 }
 

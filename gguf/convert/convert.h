@@ -15,6 +15,7 @@
 #include "gguf/convert/metadata_list.h"
 #include "gguf/convert/tokenizer_tables.h"
 #include "gguf/dtype.h"
+#include "gguf/quant_mixture.h"
 
 namespace dsctl::gguf::convert {
 
@@ -32,7 +33,7 @@ enum class Rounding { kExact, kNearest };  // refused, or the nearest value take
 
 struct ConvertOptions {
   OutType out_type = OutType::kAuto;
-  std::optional<DType> quantize;  // over out_type, for matrices whose rows are whole blocks
+  std::optional<FileType> quantize;  // a mixture, as llama-quantize has it, over out_type
   Rounding rounding = Rounding::kExact;
   std::string name;           // general.name; "" takes the model card's or the directory's
   std::string pre_tokenizer;  // tokenizer.ggml.pre; "" recognises it

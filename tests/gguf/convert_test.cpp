@@ -6,6 +6,7 @@
 
 #include "gguf/error.h"
 #include "gguf/gguf_file.h"
+#include "gguf/quantize.h"
 #include "gguf/quants/all.h"
 #include "tests/support/catch.h"
 #include "tests/support/gguf_safetensors.h"
@@ -94,6 +95,22 @@ TEST_CASE("convert takes the type that was asked for") {
     }
     for (size_t i = 0; i < exact.size(); ++i)
       REQUIRE(std::abs(values[i] - exact[i]) < 0.01F);
+  }
+}
+
+TEST_CASE("convert --quantize writes what convert and quantize would") {
+  const tests::TempDir dir;
+  TinyLlama().write(dir.path() / "m");
+  Conversion::plan(dir.path() / "m", {}).write(dir.path() / "plain", nullptr);
+  for (const char* name : {"Q8_0", "Q4_0", "Q4_K_M"}) {
+    ConvertOptions options;
+    options.quantize = file_type_from_name(name);
+    Conversion::plan(dir.path() / "m", options).write(dir.path() / "at-once", nullptr);
+    QuantizeOptions quantize_options;
+    quantize_options.file_type = *options.quantize;
+    const GgufFile plain = GgufFile::open(dir.path() / "plain");
+    quantize(plain, plan_quantize(plain, quantize_options), dir.path() / "two-steps", {});
+    CHECK(tests::read_file(dir.path() / "at-once") == tests::read_file(dir.path() / "two-steps"));
   }
 }
 
@@ -241,7 +258,7 @@ TEST_CASE("AWQ that Q4_1 can't hold is refused by name unless the nearest will d
   const tests::TempDir dir;
   awq_model(dir, 0x7a7a7a7aU, kOddScale);
   ConvertOptions options;
-  options.quantize = DType::Q4_1;
+  options.quantize = file_type_from_name("Q4_1");
   CHECK_THROWS_WITH(Conversion::plan(dir.path() / "awq", options),
                     Contains("model.layers.0.mlp.down_proj.weight") && Contains("Q5_0 can") &&
                         Contains("--inexact"));
