@@ -14,6 +14,8 @@ void add_create_command(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   command->add_flag("--copy", options->copy,
                     "Copy weights where they would be hard-linked to the original file");
+  command->add_option("-q,--quantize", options->quantize,
+                      "Quantise a directory of safetensors on the way: Q4_K_M, Q8_0, ...");
   command->add_flag("--json", options->json, "Print name, digest and size as JSON");
   command->callback([options, &invocation] {
     invocation.run = [options, &invocation] {

@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "commands/convert.h"
 #include "commands/error.h"
 #include "commands/model_info.h"
+#include "gguf/convert/convert.h"
 #include "gguf/error.h"
 #include "gguf/gguf_file.h"
 #include "gguf/split.h"
@@ -104,10 +106,15 @@ std::vector<fs::path> weights_in(const fs::path& dir) {
     models.push_back(file);
   }
   if (!models.empty()) return models;
-  if (has_safetensors || has_pytorch) {
-    throw Error(dir.string() + ": holds a model in " +
-                (has_safetensors ? "safetensors" : "PyTorch") +
-                " form; converting it is not supported yet, give a GGUF file");
+  if (has_safetensors) {
+    throw Error(dir.string() +
+                ": has safetensors, but no model's: expected config.json and "
+                "model*.safetensors");
+  }
+  if (has_pytorch) {
+    throw Error(dir.string() +
+                ": holds a model in PyTorch form; converting it is not supported, "
+                "give safetensors or a GGUF file");
   }
   throw Error(dir.string() + ": no GGUF files in this directory");
 }
@@ -180,8 +187,9 @@ registry::WeightSource weight_source(const fs::path& path, bool is_projector, bo
 /// Turns FROM lines into files or a parent.
 class FromResolver {
  public:
-  FromResolver(const fs::path& dir, const registry::Registry& registry)
-      : dir_(dir), registry_(registry) {}
+  FromResolver(const fs::path& dir, const registry::Registry& registry,
+               const CheckpointConverter& convert)
+      : dir_(dir), registry_(registry), convert_(convert) {}
 
   void resolve(const std::string& value) {
     if (value.starts_with("@sha256:")) {
@@ -195,12 +203,16 @@ class FromResolver {
     const fs::path path = (dir_ / expanded).lexically_normal();
     std::error_code error;
     if (fs::is_directory(path, error)) {
+      if (gguf::convert::is_checkpoint(path)) {
+        files.push_back(convert_(path));
+        return;
+      }
       const std::vector<fs::path> found = weights_in(path);
       files.insert(files.end(), found.begin(), found.end());
     } else if (fs::exists(path, error)) {
       if (has_ending(path, ".safetensors") || has_ending(path, ".pth")) {
         throw Error("FROM " + value +
-                    ": converting such a file is not supported yet, give a GGUF file");
+                    ": give the directory with its config.json and tokenizer, or a GGUF file");
       }
       files.push_back(path);
     } else if (looks_like_path(value)) {
@@ -225,6 +237,34 @@ class FromResolver {
 
   const fs::path& dir_;
   const registry::Registry& registry_;
+  const CheckpointConverter& convert_;
+};
+
+/// Converts checkpoints into a staging directory of the store, which goes away with this object, or
+/// at the next operation when the process dies.
+class StoreConverter {
+ public:
+  StoreConverter(const registry::Registry& registry, const std::string& quantize, Console& console)
+      : registry_(registry), quantize_(quantize), console_(console) {}
+
+  fs::path convert(const fs::path& checkpoint) {
+    if (staging_) throw Error("more than one directory of safetensors given; expected one model");
+    ConvertOptions options;
+    options.dir = checkpoint;
+    options.quantize = quantize_;
+    const gguf::convert::Conversion conversion = plan_conversion(options);
+    staging_.emplace(registry_.blobs(), [this](std::string_view line) { console_.note(line); });
+    const fs::path path = staging_->dir() / "converted.gguf";
+    write_conversion(conversion, path, console_);
+    return path;
+  }
+  bool has_converted() const { return staging_.has_value(); }
+
+ private:
+  const registry::Registry& registry_;
+  const std::string& quantize_;
+  Console& console_;
+  std::optional<registry::Staging> staging_;
 };
 
 void refuse(const registry::Modelfile& modelfile, Instruction instruction,
@@ -272,11 +312,12 @@ void add_weights(registry::CreateSpec& spec, const std::vector<fs::path>& files,
 }
 
 registry::CreateSpec make_spec(const registry::Modelfile& modelfile, const fs::path& dir,
-                               std::string_view label, const registry::Registry& registry) {
+                               std::string_view label, const registry::Registry& registry,
+                               const CheckpointConverter& convert) {
   refuse(modelfile, Instruction::kAdapter, "ADAPTER is not supported yet", label);
   refuse(modelfile, Instruction::kDraft, "DRAFT is not supported yet", label);
   registry::CreateSpec spec;
-  FromResolver from(dir, registry);
+  FromResolver from(dir, registry, convert);
   for (const ModelfileCommand& command : modelfile.commands()) {
     const auto fail = [&](const std::string& message) {
       throw Error(std::string(label) + ":" + std::to_string(command.line) + ":" +
@@ -330,8 +371,15 @@ int create(const Settings& settings, const CreateOptions& options, Console& cons
   for (const std::string& warning : modelfile.warnings())
     console.note("warning: " + warning);
   registry::Registry registry(settings.models_dir);
+  StoreConverter converter(registry, options.quantize, console);
   registry::CreateSpec spec =
-      make_spec(modelfile, fs::absolute(dir.empty() ? fs::path(".") : dir), label, registry);
+      make_spec(modelfile, fs::absolute(dir.empty() ? fs::path(".") : dir), label, registry,
+                [&converter](const fs::path& checkpoint) { return converter.convert(checkpoint); });
+  if (!options.quantize.empty() && !converter.has_converted()) {
+    throw Error(
+        "--quantize is for a directory of safetensors; make a smaller GGUF file with "
+        "`dsctl quantize` first");
+  }
   if (options.copy) spec.import_mode = registry::ImportMode::kCopy;
 
   registry::Observer observer;
