@@ -31,6 +31,9 @@ class ObservingKernels final : public KernelSet {
   void attention(const AttentionArgs& args, ThreadPool& pool) const override {
     inner_.attention(args, pool);
   }
+  void mla_attention(const MlaAttentionArgs& args, ThreadPool& pool) const override {
+    inner_.mla_attention(args, pool);
+  }
 
  private:
   const KernelSet& inner_;
