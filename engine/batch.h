@@ -11,6 +11,7 @@
 namespace dsctl::engine {
 
 class DryBreakers;
+class GrammarMatcher;
 
 /// A row of logits that is wanted and how its token is chosen. Pointers belong to the scheduler and
 /// live for the step.
@@ -27,6 +28,7 @@ struct SampleRow {
   const std::vector<int32_t>* banned = nullptr;
   /// The request's dry_sequence_breakers as token ids; null when DRY is off or has none.
   const DryBreakers* dry_breakers = nullptr;
+  GrammarMatcher* grammar = nullptr;  // what the text must look like, or null
 };
 
 struct SampledToken {

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/grammar/grammar.h"
 #include "engine/request_check.h"
 #include "engine/sampler_penalties.h"
 #include "engine/scheduler.h"
@@ -64,6 +65,7 @@ class EngineThread final : public Engine {
   EngineStats stats() const override;
 
  private:
+  std::shared_ptr<GrammarMatcher> make_matcher(const Request& request);
   std::unique_ptr<Generation> make_generation(Request request, EventSink sink);
 
   // All below run on the engine's thread.
@@ -86,6 +88,7 @@ class EngineThread final : public Engine {
   const ModelLimits limits_;
   const EngineOptions options_;
   const int max_model_len_;
+  const std::unique_ptr<GrammarCache> grammars_;  // thread-safe; null without a tokenizer
 
   // Shared with the callers' threads, guarded by mutex_.
   mutable std::mutex mutex_;
@@ -130,6 +133,8 @@ EngineThread::EngineThread(std::unique_ptr<Worker> worker, const EngineOptions& 
       limits_(worker_->limits()),
       options_(options),
       max_model_len_(effective_max_len(limits_, options)),
+      grammars_(options.tokenizer != nullptr ? std::make_unique<GrammarCache>(*options.tokenizer)
+                                             : nullptr),
       blocks_(limits_.n_kv_blocks, limits_.block_size,
               options.prefix_caching ? PrefixCaching::kOn : PrefixCaching::kOff),
       scheduler_(scheduler_options(options), &blocks_) {
@@ -164,7 +169,16 @@ SubmitResult EngineThread::submit(Request request, EventSink sink) {
     result.message = std::move(refusal->message);
     return result;
   }
+  std::shared_ptr<GrammarMatcher> matcher;
+  try {
+    matcher = make_matcher(request);
+  } catch (const Error& error) {
+    result.error = SubmitError::kBadGrammar;
+    result.message = error.what();
+    return result;
+  }
   auto generation = make_generation(std::move(request), std::move(sink));
+  generation->sequence.grammar = std::move(matcher);
   {
     const std::lock_guard lock(mutex_);
     if (!closed_.empty()) {
@@ -190,6 +204,14 @@ SubmitResult EngineThread::submit(Request request, EventSink sink) {
   }
   has_messages_.notify_one();
   return result;
+}
+
+/// On the caller's thread: a large grammar takes milliseconds. Null when the request has none.
+std::shared_ptr<GrammarMatcher> EngineThread::make_matcher(const Request& request) {
+  if (!request.grammar) return nullptr;
+  if (grammars_ == nullptr) throw Error("grammar: the engine was loaded without its tokenizer");
+  return std::make_shared<GrammarMatcher>(grammars_->get(*request.grammar), *request.grammar,
+                                          *options_.tokenizer);
 }
 
 std::unique_ptr<Generation> EngineThread::make_generation(Request request, EventSink sink) {
@@ -345,6 +367,12 @@ void EngineThread::accept(Generation& generation, SampledToken sampled) {
     finish(sequence.id, FinishReason::kStop);
     return;
   }
+  try {
+    if (sequence.grammar != nullptr) sequence.grammar->accept(sampled.token);
+  } catch (const Error& error) {
+    finish(sequence.id, FinishReason::kError, error.what());
+    return;
+  }
   sequence.mirostat_mu = sampled.mirostat_mu;
   sequence.tokens.push_back(sampled.token);
   ++counts_.n_generated_tokens;
@@ -355,6 +383,8 @@ void EngineThread::accept(Generation& generation, SampledToken sampled) {
   event.top_logprobs = std::move(sampled.top_logprobs);
   if (!tell(generation, event)) {
     finish(sequence.id, FinishReason::kCancelled);
+  } else if (sequence.grammar != nullptr && sequence.grammar->is_finished()) {
+    finish(sequence.id, FinishReason::kStop);
   } else if (sequence.n_tokens() >= sequence.max_len) {
     finish(sequence.id, FinishReason::kLength);
   }

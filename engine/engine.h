@@ -36,8 +36,9 @@ struct EngineOptions {
   std::vector<std::string> adapter_paths;  // LoRA adapters in GGUF form, applied together
   int max_queue = 512;                     // waiting requests before submit says QueueFull
   int n_gpu_layers = -1;                   // -1: as many as fit
-  /// The model's tokenizer, which must outlive the engine. Only DRY needs it, to find its sequence
-  /// breakers among the tokens: without it a request with DRY and breakers is refused.
+  /// The model's tokenizer, which must outlive the engine. DRY needs it to find its sequence
+  /// breakers among the tokens, grammars to know the tokens' texts: without it such requests are
+  /// refused.
   const Tokenizer* tokenizer = nullptr;
 };
 
@@ -64,6 +65,7 @@ enum class SubmitError {
   kEmptyPrompt,
   kBadToken,
   kBadSampling,  // a sampling parameter that is not a number or out of its range
+  kBadGrammar,   // a grammar, schema or regular expression that can't be followed
   kStopped
 };
 

@@ -48,6 +48,25 @@ struct SamplingParams {
   bool ignore_eos = false;  // the model's end-of-generation tokens are banned throughout
 };
 
+/// What a generation's text must look like; tokens that would break it are never chosen.
+struct GrammarSpec {
+  enum class Kind {
+    kGbnf,        // llama.cpp's notation
+    kJsonSchema,  // a JSON schema
+    kJsonObject,  // any JSON object; no source
+    kRegex,       // a regular expression that the whole text matches
+    kChoice,      // one of a JSON list of strings
+  };
+  Kind kind = Kind::kGbnf;
+  std::string source;
+  /// Text after which the constraint begins (the end of a model's thinking), or empty. White space
+  /// may come first there.
+  std::string start_after;
+  /// The constraint begins with the first of these texts to be generated, which belong to it;
+  /// empty: at once. Without any of them the generation is free.
+  std::vector<std::string> triggers;
+};
+
 using RequestId = uint64_t;
 
 /// One generation.
@@ -60,6 +79,7 @@ struct Request {
   /// End the generation besides the model's own end-of-generation tokens; like those they are
   /// neither emitted nor counted.
   std::vector<int32_t> stop_token_ids;
+  std::optional<GrammarSpec> grammar;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };

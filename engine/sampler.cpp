@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/error.h"
+#include "engine/grammar/grammar.h"
 #include "engine/philox.h"
 #include "engine/sampler_candidates.h"
 #include "engine/sampler_penalties.h"
@@ -96,6 +98,17 @@ double log_sum_exp(std::span<const float> logits, float max_logit) {
   for (const double lane : sums)
     sum += lane;
   return static_cast<double>(max_logit) + std::log(sum);
+}
+
+/// False, with an error in `result`, when the grammar lets nothing follow.
+bool apply_grammar(GrammarMatcher& grammar, std::span<float> logits, SampledToken& result) {
+  try {
+    if (grammar.apply(logits)) return true;
+    result.error = "grammar: no token of the vocabulary can follow what was generated";
+  } catch (const Error& error) {
+    result.error = error.what();
+  }
+  return false;
 }
 
 }  // namespace
@@ -216,6 +229,7 @@ SampledToken Sampler::sample(std::span<float> logits, const SampleRow& row) {
   LogitCheck check = wants_logprobs ? scratch.keep_raw(logits, params.n_logprobs) : LogitCheck::kOk;
   if (check == LogitCheck::kOk) {
     scratch.edit(logits, row);
+    if (row.grammar != nullptr && !apply_grammar(*row.grammar, logits, result)) return result;
     check = block_maxima(logits, scratch.maxima);
   }
   const std::string where = " at position " + std::to_string(row.history->size());

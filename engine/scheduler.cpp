@@ -175,6 +175,7 @@ void Scheduler::add_sample_row(Sequence& sequence) {
       sequence.n_generated() < sequence.min_tokens ? sequence.banned_early : sequence.banned_always;
   row.banned = banned.empty() ? nullptr : &banned;
   row.dry_breakers = sequence.dry_breakers.get();
+  row.grammar = sequence.grammar.get();
   batch_.sample_rows.push_back(row);
   sampled_.push_back(&sequence);
 }

@@ -12,6 +12,7 @@
 namespace dsctl::engine {
 
 class DryBreakers;
+class GrammarMatcher;
 
 /// Owned by the engine. The second group of members is the scheduler's.
 struct Sequence {
@@ -27,6 +28,7 @@ struct Sequence {
   std::vector<int32_t> banned_early;                // while there are fewer than min_tokens
   std::vector<int32_t> banned_always;               // afterwards
   std::shared_ptr<const DryBreakers> dry_breakers;  // shared by requests with the same strings
+  std::shared_ptr<GrammarMatcher> grammar;          // this sequence's own; null: free text
 
   BlockTable table;
   int n_computed = 0;   // leading tokens whose KV is there

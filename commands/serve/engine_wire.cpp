@@ -161,6 +161,14 @@ void sampling_fields(Io& io, Sampling& sampling) {
   io(sampling.ignore_eos);
 }
 
+template <typename Io, typename Grammar>
+void grammar_fields(Io& io, Grammar& grammar) {
+  io(grammar.kind);
+  io(grammar.source);
+  io(grammar.start_after);
+  io(grammar.triggers);
+}
+
 // std::pair is not trivially copyable, so the biases travel as two lists.
 void request_fields(Writer& io, const engine::Request& request) {
   io(request.prompt_tokens);
@@ -175,6 +183,8 @@ void request_fields(Writer& io, const engine::Request& request) {
   }
   io(tokens);
   io(biases);
+  io(request.grammar.has_value());
+  if (request.grammar) grammar_fields(io, *request.grammar);
 }
 
 void request_fields(Reader& io, engine::Request& request) {
@@ -189,6 +199,9 @@ void request_fields(Reader& io, engine::Request& request) {
   if (tokens.size() != biases.size()) throw WireError("engine message: biases without tokens");
   for (size_t i = 0; i < tokens.size(); ++i)
     request.sampling.logit_bias.emplace_back(tokens[i], biases[i]);
+  bool has_grammar = false;
+  io(has_grammar);
+  if (has_grammar) grammar_fields(io, request.grammar.emplace());
 }
 
 template <typename Io, typename Stats>
@@ -265,6 +278,9 @@ void check_enums(Reader& reader, const Message& message) {
   reader.check_enum(message.load.options.device, engine::Device::kCuda);
   reader.check_enum(message.load.options.cpu_kernels, engine::CpuKernels::kReference);
   reader.check_enum(message.event.reason, engine::FinishReason::kError);
+  if (message.request.grammar) {
+    reader.check_enum(message.request.grammar->kind, engine::GrammarSpec::Kind::kChoice);
+  }
   if (message.submitted.error) {
     reader.check_enum(*message.submitted.error, engine::SubmitError::kStopped);
   }

@@ -27,6 +27,7 @@ ApiError submit_error(const engine::SubmitResult& result) {
     case SubmitError::kEmptyPrompt:
     case SubmitError::kBadToken:
     case SubmitError::kBadSampling:
+    case SubmitError::kBadGrammar:
       return ApiError(400, result.message);
     case SubmitError::kStopped:
       return ApiError(500, result.message);

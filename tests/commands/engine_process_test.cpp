@@ -160,6 +160,10 @@ WireMessage submit_message() {
   message.request.sampling.seed = 99;
   message.request.sampling.logit_bias = {{5, -1.5f}};
   message.request.sampling.dry_sequence_breakers = {"a", "bc"};
+  message.request.grammar = {.kind = engine::GrammarSpec::Kind::kRegex,
+                             .source = "a+",
+                             .start_after = "</think>",
+                             .triggers = {"<tool>", "["}};
   return message;
 }
 
@@ -176,6 +180,11 @@ TEST_CASE("Engine messages survive the way over the wire") {
   CHECK(read.request.sampling.logit_bias == message.request.sampling.logit_bias);
   CHECK(read.request.sampling.dry_sequence_breakers ==
         message.request.sampling.dry_sequence_breakers);
+  REQUIRE(read.request.grammar);
+  CHECK(read.request.grammar->kind == engine::GrammarSpec::Kind::kRegex);
+  CHECK(read.request.grammar->source == "a+");
+  CHECK(read.request.grammar->start_after == "</think>");
+  CHECK(read.request.grammar->triggers == std::vector<std::string>{"<tool>", "["});
 
   WireMessage event{.type = MessageType::kEvent, .id = 1};
   event.event.token = 5;
