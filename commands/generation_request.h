@@ -43,6 +43,9 @@ struct GenerationRequest {
   int n = 1;            // independent answers
   bool echo = false;    // kRaw: the prompt comes first in the text
 
+  /// What the answer, without its thinking, must look like.
+  std::optional<engine::GrammarSpec> grammar;
+
   std::optional<KeepAlive> keep_alive;
 };
 

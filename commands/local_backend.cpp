@@ -11,6 +11,7 @@
 #include "commands/loaded_model.h"
 #include "commands/model_info.h"
 #include "commands/show.h"
+#include "commands/structured_output.h"
 #include "engine/engine.h"
 #include "registry/registry.h"
 
@@ -101,6 +102,7 @@ class LocalBackend final : public ChatBackend {
     engine::Request asked;
     asked.prompt_tokens = prompt.tokens;
     asked.sampling = options.sampling;
+    asked.grammar = grammar_for_engine(request.grammar, prompt.thinking);
     const int room = limit - static_cast<int>(prompt.tokens.size());
     asked.max_tokens = options.max_tokens < 0 ? room : std::min(options.max_tokens, room);
     TextStream text(*model_->tokenizer, options.stop, prompt.thinking, LogprobsWanted::kNo);

@@ -8,6 +8,7 @@
 
 #include "commands/error.h"
 #include "commands/model_info.h"
+#include "commands/structured_output.h"
 
 namespace dsctl::commands {
 namespace {
@@ -34,7 +35,7 @@ constexpr const char* kHelpSet =
     "  /set nohistory         Ask each question on its own\n"
     "  /set wordwrap          Enable wordwrap\n"
     "  /set nowordwrap        Disable wordwrap\n"
-    "  /set format json       Enable JSON mode (not supported yet)\n"
+    "  /set format json       Enable JSON mode\n"
     "  /set noformat          Disable formatting\n"
     "  /set verbose           Show timings\n"
     "  /set quiet             Hide timings\n"
@@ -195,8 +196,15 @@ void Repl::command_set(const std::vector<std::string>& words, const std::string&
   } else if (what == "think" || what == "nothink") {
     set_think(words);
   } else if (what == "format") {
-    console_.print("Structured output is not supported yet.\n");
+    // Ollama knows "json" alone; a schema has spaces and is better given with --format.
+    if (words.size() < 3 || words[2] != "json") {
+      console_.print("Invalid or missing format. For 'json' mode use '/set format json'\n");
+    } else {
+      options_.session.grammar = parse_format("json");
+      console_.print("Set format to 'json' mode.\n");
+    }
   } else if (what == "noformat") {
+    options_.session.grammar.reset();
     console_.print("Disabled format.\n");
   } else if (what.empty()) {
     console_.print(kHelpSet);

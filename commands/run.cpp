@@ -7,6 +7,7 @@
 #include "commands/chat_backend.h"
 #include "commands/error.h"
 #include "commands/repl.h"
+#include "commands/structured_output.h"
 
 namespace dsctl::commands {
 namespace {
@@ -134,10 +135,8 @@ int answer_once(ChatBackend& backend, const RunOptions& options, GenerationReque
 }  // namespace
 
 int run(const RunOptions& options, const Settings& settings, Console& console) {
-  if (!options.format.empty()) {
-    throw Error("--format " + options.format + ": structured output is not supported yet");
-  }
   GenerationRequest session = make_session(options);
+  if (!options.format.empty()) session.grammar = parse_format(options.format);
   std::unique_ptr<ChatBackend> backend;
   if (!options.local) backend = find_server_backend(options.model, settings);
   if (!backend) {

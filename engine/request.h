@@ -62,6 +62,9 @@ struct GrammarSpec {
   /// Text after which the constraint begins (the end of a model's thinking), or empty. White space
   /// may come first there.
   std::string start_after;
+  /// With start_after: the text that the part before it begins with, or empty when that part is
+  /// certain. A generation that does not begin with it is constrained from its start.
+  std::string may_begin_with;
   /// The constraint begins with the first of these texts to be generated, which belong to it;
   /// empty: at once. Without any of them the generation is free.
   std::vector<std::string> triggers;

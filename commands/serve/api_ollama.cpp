@@ -8,6 +8,7 @@
 
 #include "commands/error.h"
 #include "commands/model_info.h"
+#include "commands/serve/grammar_fields.h"
 #include "commands/serve/json_fields.h"
 
 namespace dsctl::commands::serve {
@@ -107,7 +108,8 @@ void parse_common(const Fields& fields, OllamaGenerate& parsed) {
   parsed.request.model = fields.required_text("model");
   parsed.stream = fields.flag("stream").value_or(true);
   parsed.render_only = fields.flag("_debug_render_only").value_or(false);
-  fields.refuse({"format", "images", "tools"});
+  fields.refuse({"images", "tools"});
+  parsed.request.grammar = parse_format_field(fields);
   if (fields.flag("shift").value_or(false)) {
     throw ApiError(400, "field \"shift\": shifting a full context is not supported yet", "shift");
   }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "commands/error.h"
+#include "commands/serve/grammar_fields.h"
 #include "commands/serve/json_fields.h"
 
 namespace dsctl::commands::serve {
@@ -213,11 +214,8 @@ void parse_common(const Fields& fields, OpenAiGenerate& parsed) {
   parse_stop(fields, request);
   parse_logit_bias(fields, request);
   parse_keep_alive_field(fields, request);
-  if (const Json* format = fields.object("response_format")) {
-    const std::string type = Fields(*format, "response_format").required_text("type");
-    if (type != "text") not_supported("response_format.type", "\"" + type + "\"");
-  }
-  fields.refuse({"stop_token_ids", "grammar", "guided_json", "structured_outputs"});
+  request.grammar = parse_grammar_fields(fields);
+  fields.refuse({"stop_token_ids"});
 }
 
 Json bytes_json(const std::string& text) {

@@ -166,6 +166,7 @@ void grammar_fields(Io& io, Grammar& grammar) {
   io(grammar.kind);
   io(grammar.source);
   io(grammar.start_after);
+  io(grammar.may_begin_with);
   io(grammar.triggers);
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "commands/error.h"
+#include "commands/structured_output.h"
 #include "registry/error.h"
 #include "templates/error.h"
 
@@ -122,6 +123,7 @@ void GenerationJob::run() {
     request.max_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
   }
   request.prompt_tokens = prompt.tokens;
+  request.grammar = grammar_for_engine(request_.grammar, prompt.thinking);
   {
     const std::lock_guard lock(mutex_);
     if (over_) return;

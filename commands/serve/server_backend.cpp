@@ -63,6 +63,13 @@ Json chat_json(const GenerationRequest& request, const std::string& model) {
   Json body = {{"model", model}};
   body["messages"] = messages_json(request.messages);
   body["options"] = options_json(request.options);
+  if (request.grammar) {
+    using Kind = engine::GrammarSpec::Kind;
+    body["format"] = request.grammar->kind == Kind::kJsonObject
+                         ? Json("json")
+                         : Json::parse(request.grammar->source, nullptr, false);
+    if (body["format"].is_discarded()) throw Error("format: the schema is no JSON");
+  }
   if (request.think) {
     body["think"] = request.think_level.empty() ? Json(*request.think) : Json(request.think_level);
   }

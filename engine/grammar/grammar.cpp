@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "engine/error.h"
 #include "engine/grammar/gbnf.h"
@@ -63,15 +64,56 @@ Syntax syntax_of(const GrammarSpec& spec) {
   throw Error("grammar: unknown kind");
 }
 
+int add_rule(Syntax& syntax, Expr body) {
+  syntax.rules.push_back({.name = "text", .body = std::move(body)});
+  return static_cast<int>(syntax.rules.size()) - 1;
+}
+
+/// The rule of any text up to and with the first `end`, then `after`: one rule for each number of
+/// characters of `end` that the text ends in.
+int add_text_until(Syntax& syntax, const std::u32string& end, const Expr& after) {
+  const auto first = static_cast<int>(syntax.rules.size());
+  for (size_t i = 0; i < end.size(); ++i)
+    add_rule(syntax, {});
+  // How many characters of `end` a text ends in that ended in `n` of them, after `c`.
+  const auto matched = [&](size_t n, char32_t c) {
+    std::u32string text = end.substr(0, n) + c;
+    while (!end.starts_with(text))
+      text.erase(0, 1);
+    return text.size();
+  };
+  for (size_t n = 0; n < end.size(); ++n) {
+    grammar::CharSet used;
+    std::vector<Expr> ways;
+    for (const char32_t c : std::set<char32_t>(end.begin(), end.end())) {
+      const size_t next = matched(n, c);
+      used.push_back({c, c});
+      ways.push_back(grammar::sequence(
+          {grammar::chars({{c, c}}),
+           next == end.size() ? after : grammar::rule(first + static_cast<int>(next))}));
+    }
+    ways.push_back(grammar::sequence(
+        {grammar::chars(grammar::complement(grammar::chars(used).chars)), grammar::rule(first)}));
+    syntax.rules[static_cast<size_t>(first) + n].body = grammar::choice(std::move(ways));
+  }
+  return first;
+}
+
 Program compile(const GrammarSpec& spec) {
   Syntax syntax = syntax_of(spec);
   if (!spec.start_after.empty()) {
     // A model puts line breaks between its thinking and its answer.
-    const Expr space = grammar::chars({{'\t', '\n'}, {'\r', '\r'}, {' ', ' '}});
-    syntax.rules.push_back({.name = "answer",
-                            .body = grammar::sequence({grammar::repeat(space, 0, kMaxLeadingSpaces),
-                                                       grammar::rule(syntax.root_idx)})});
-    syntax.root_idx = static_cast<int>(syntax.rules.size()) - 1;
+    const Expr space = grammar::repeat(grammar::chars({{'\t', '\n'}, {'\r', '\r'}, {' ', ' '}}), 0,
+                                       kMaxLeadingSpaces);
+    Expr answer = grammar::sequence({space, grammar::rule(syntax.root_idx)});
+    if (!spec.may_begin_with.empty()) {
+      const int thinking = add_text_until(syntax, grammar::decode_utf8(spec.start_after), answer);
+      answer = grammar::choice(
+          {grammar::rule(syntax.root_idx),
+           grammar::sequence({space, grammar::literal(std::string_view(spec.may_begin_with)),
+                              grammar::rule(thinking)})});
+    }
+    syntax.root_idx = add_rule(syntax, std::move(answer));
   }
   return Program::compile(syntax);
 }
@@ -151,7 +193,7 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<Grammar> grammar, const GrammarSp
                                const Tokenizer& tokenizer)
     : grammar_(std::move(grammar)),
       tokenizer_(tokenizer),
-      start_after_(spec.start_after),
+      start_after_(spec.may_begin_with.empty() ? spec.start_after : std::string()),
       triggers_(spec.triggers),
       is_active_(start_after_.empty() && triggers_.empty()),
       state_(grammar_->start()) {}
@@ -224,8 +266,11 @@ GrammarCache::GrammarCache(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {
 
 std::shared_ptr<Grammar> GrammarCache::get(const GrammarSpec& spec) {
   const std::lock_guard lock(mutex_);
-  const std::string key = std::to_string(static_cast<int>(spec.kind)) +
-                          (spec.start_after.empty() ? "|" : " after|") + spec.source;
+  const std::string key =
+      std::to_string(static_cast<int>(spec.kind)) + (spec.start_after.empty() ? "|" : " after|") +
+      (spec.may_begin_with.empty() ? std::string()
+                                   : spec.may_begin_with + '\0' + spec.start_after + '\0') +
+      spec.source;
   const auto known = std::find_if(grammars_.begin(), grammars_.end(),
                                   [&](const auto& entry) { return entry.first == key; });
   if (known != grammars_.end()) {

@@ -163,6 +163,7 @@ WireMessage submit_message() {
   message.request.grammar = {.kind = engine::GrammarSpec::Kind::kRegex,
                              .source = "a+",
                              .start_after = "</think>",
+                             .may_begin_with = "<think>",
                              .triggers = {"<tool>", "["}};
   return message;
 }
@@ -184,6 +185,7 @@ TEST_CASE("Engine messages survive the way over the wire") {
   CHECK(read.request.grammar->kind == engine::GrammarSpec::Kind::kRegex);
   CHECK(read.request.grammar->source == "a+");
   CHECK(read.request.grammar->start_after == "</think>");
+  CHECK(read.request.grammar->may_begin_with == "<think>");
   CHECK(read.request.grammar->triggers == std::vector<std::string>{"<tool>", "["});
 
   WireMessage event{.type = MessageType::kEvent, .id = 1};

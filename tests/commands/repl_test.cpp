@@ -131,16 +131,24 @@ TEST_CASE("/set system takes quotes and many lines, the last one wins") {
 
 TEST_CASE("Slash commands that are wrong say what is right") {
   Session session({"/nonsense", "/set nonsense", "/show nonsense", "/load", "/save", "/set system",
-                   "/set format json", "/load nobody", "/?", "/? set", "/help show",
+                   "/set format xml", "/load nobody", "/?", "/? set", "/help show",
                    "/? shortcuts"});
   CHECK_THAT(session.console.out,
              Catch::Contains("Unknown command '/nonsense'. Type /? for help") &&
                  Catch::Contains("Unknown command '/set nonsense'") &&
                  Catch::Contains("Unknown command '/show nonsense'") &&
                  Catch::Contains("/load <modelname>") && Catch::Contains("/save <modelname>") &&
-                 Catch::Contains("not supported yet") && Catch::Contains("Ctrl + d"));
+                 Catch::Contains("use '/set format json'") && Catch::Contains("Ctrl + d"));
   CHECK_THAT(session.console.notes, Catch::Contains("model 'nobody' not found"));
   CHECK(session.backend.requests.empty());
+}
+
+TEST_CASE("/set format json asks for JSON until /set noformat") {
+  Session session({"/set format json", "hi", "/set noformat", "ho"});
+  REQUIRE(session.backend.requests.size() == 2);
+  REQUIRE(session.backend.requests[0].grammar);
+  CHECK(session.backend.requests[0].grammar->kind == engine::GrammarSpec::Kind::kJsonObject);
+  CHECK_FALSE(session.backend.requests[1].grammar);
 }
 
 TEST_CASE("/save keeps the session, /load begins another") {

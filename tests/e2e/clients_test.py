@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -284,3 +285,50 @@ def load(server):
     _, _, body = server.request("GET", "/api/ps")
     requests = body["models"][0]["requests"]
     return requests["running"], requests["waiting"]
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 24},
+                                           "age": {"type": "integer", "minimum": 0, "maximum": 120},
+                                           "tags": {"type": "array", "items": {"enum": ["a", "b"]},
+                                                    "maxItems": 3}},
+          "required": ["name", "age", "tags"]}
+
+
+def check_person(text):
+    person = json.loads(text)
+    assert list(person) == ["name", "age", "tags"] and 0 <= person["age"] <= 120
+    assert set(person["tags"]) <= {"a", "b"} and len(person["name"]) <= 24
+
+
+def test_ollama_format(ollama_client):
+    messages = [{"role": "user", "content": "Invent a person."}]
+    for seed in range(3):
+        options = {"temperature": 1.5, "seed": seed, "num_predict": 200}
+        answer = ollama_client.chat(MODEL, messages=messages, format=PERSON, options=options)
+        assert answer.done_reason == "stop"
+        check_person(answer.message.content)
+        parts = list(ollama_client.chat(MODEL, messages=messages, format=PERSON, options=options,
+                                        stream=True))
+        assert "".join(part.message.content for part in parts) == answer.message.content
+    with pytest.raises(ollama.ResponseError) as error:
+        ollama_client.chat(MODEL, messages=messages, format={"type": "object", "not": {}})
+    assert error.value.status_code == 400 and '"not"' in error.value.error
+
+
+def test_openai_structured_outputs(openai_client):
+    def ask(**more):
+        answer = openai_client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Invent a person."}],
+            temperature=1.5, max_tokens=200, **more)
+        assert answer.choices[0].finish_reason == "stop"
+        return answer.choices[0].message.content
+
+    for seed in range(3):
+        check_person(ask(seed=seed, response_format={
+            "type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": PERSON}}))
+    check_person(ask(extra_body={"guided_json": PERSON}))
+    assert ask(extra_body={"guided_choice": ["yes", "no"]}) in ("yes", "no")
+    assert re.fullmatch(r"[A-Z][a-z]{2,9} \d{2}", ask(extra_body={"guided_regex": r"[A-Z][a-z]{2,9} \d{2}"}))
+    assert ask(extra_body={"structured_outputs": {"grammar": 'root ::= "x" | "yy" | "z"{3}'}}) in ("x", "yy", "zzz")
+    with pytest.raises(openai.BadRequestError, match="left recursion"):
+        ask(extra_body={"guided_grammar": 'root ::= root "x"'})

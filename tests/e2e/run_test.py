@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -46,9 +47,27 @@ def test_json_is_one_object(env):
     assert answer["total_duration"] >= answer["load_duration"] + answer["eval_duration"]
 
 
+SCHEMA = {"type": "object", "properties": {"capital": {"type": "string", "maxLength": 20},
+                                           "millions": {"type": "integer", "minimum": 1, "maximum": 99}},
+          "required": ["capital", "millions"]}
+
+
+def test_an_answer_follows_a_schema(env, tmp_path):
+    question = "What is the capital of France and how many million people live in it?"
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(SCHEMA))
+    given = run(env, MODEL, question, "--format", json.dumps(SCHEMA), "--temperature", "0")
+    answer = json.loads(given.stdout)
+    assert len(answer["capital"]) <= 20 and 1 <= answer["millions"] <= 99
+    assert run(env, MODEL, question, "--format", str(path), "--temperature", "0").stdout == given.stdout
+    free = run(env, MODEL, question, "--format", "json", "-n", "60", "--temperature", "0").stdout
+    assert re.match(r'\{\s*("|\})', free)  # any object, perhaps cut off by -n
+
+
 @pytest.mark.parametrize("arguments, text", [
     (["nobody", "Hi."], "model 'nobody' not found"),
-    ([MODEL, "Hi.", "--format", "json"], "not supported yet"),
+    ([MODEL, "Hi.", "--format", "xml"], "expected \"json\", a JSON schema, or a file"),
+    ([MODEL, "Hi.", "--format", '{"type":"object","minProperties":1}'], '"minProperties"'),
     ([MODEL, "--think", "Hi."], "does not support thinking"),
     ([MODEL, "--think=much", "Hi."], "invalid value for --think"),
     ([MODEL, "Hi.", "--top-p", "7"], "top_p"),

@@ -142,6 +142,26 @@ TEST_CASE("a grammar can wait for the end of thinking") {
   CHECK(matcher.is_finished());
 }
 
+TEST_CASE("a grammar holds from the start unless thinking comes first") {
+  const auto tokenizer = words_tokenizer();
+  GrammarCache cache(*tokenizer);
+  auto spec = spec_of(Kind::kChoice, R"(["abc"])");
+  spec.may_begin_with = "<t>";
+  spec.start_after = "</</t>";
+  const auto finishes = [&](std::string_view text) {
+    GrammarMatcher matcher(cache.get(spec), spec, *tokenizer);
+    CHECK(matcher.is_active());
+    for (const int32_t token : tokenizer->encode(text, AddSpecial::kNo, SpecialTokens::kAsText))
+      matcher.accept(token);
+    return matcher.is_finished();
+  };
+  CHECK(finishes("abc"));
+  CHECK(finishes("<t>any </t> \xC3\xA9 </</</t>\n\nabc"));
+  CHECK_FALSE(finishes("<t>abc"));
+  CHECK_THROWS_AS(finishes("any"), Error);
+  CHECK_THROWS_AS(finishes("<t></</t>any"), Error);
+}
+
 TEST_CASE("a grammar can wait for a trigger, which it begins with") {
   const auto tokenizer = words_tokenizer();
   GrammarCache cache(*tokenizer);
