@@ -83,6 +83,56 @@ std::string find_lfs_url(const GitTree& tree, const Url& remote) {
   return remote.scheme == "file" ? "" : lfs_url_of(without_user_info(remote));
 }
 
+/// A git server that has answered.
+struct Remote {
+  std::string url;  // after redirects
+  bool needs_credentials = false;
+};
+
+/// Asks a git server for its list of branches, as git does first. This is done by our own client,
+/// which follows redirects, knows timeouts, and says what is wrong.
+Remote probe(const Url& url, const std::optional<Credentials>& credentials, const HttpOptions& http,
+             std::stop_token stop) {
+  constexpr std::string_view kTail = "/info/refs?service=git-upload-pack";
+  const std::string base = without_user_info(url);
+  HttpClient client(http);
+  HttpRequest request;
+  request.url = base + std::string(kTail);
+  Remote remote;
+  HttpResponse response = client.send(request, stop);
+  if (response.status == 401 && credentials) {
+    request.headers = {basic_authorization(*credentials)};
+    remote.needs_credentials = true;
+    response = client.send(request, stop);
+  }
+  if (response.status == 401 || response.status == 403) {
+    throw Error(base + (credentials ? ": user and password were refused"
+                                    : ": not found, or it is private: put user and password into "
+                                      "the URL or ~/.netrc"));
+  }
+  if (response.status == 404) throw Error(base + ": there is no such git repository");
+  if (response.status != 200) {
+    throw Error(base + ": status " + std::to_string(response.status) + ", expected a git server");
+  }
+  const auto type = response.header("content-type");
+  if (type != "application/x-git-upload-pack-advertisement") {
+    throw Error(base + ": is a web page, not a git repository (it answers with \"" +
+                printable_text(type.value_or("")) + "\")");
+  }
+  remote.url = response.url;
+  if (!remote.url.ends_with(kTail)) {
+    throw Error(base + ": redirects to " + printable_url(remote.url));
+  }
+  remote.url.resize(remote.url.size() - kTail.size());
+  // Credentials are for the host that the user named.
+  const std::optional<Url> parsed = Url::parse(remote.url);
+  if (remote.needs_credentials && (!parsed || parsed->origin() != url.origin())) {
+    throw Error(base + ": redirects to " + printable_url(remote.url) +
+                ", and wants credentials; name that URL");
+  }
+  return remote;
+}
+
 class GitLfs final : public Source {
  public:
   explicit GitLfs(const HttpOptions& http) : http_(http) {}
@@ -92,9 +142,10 @@ class GitLfs final : public Source {
     if (!remote) throw Error(printable_text(ref.repo) + ": is no URL");
     const std::optional<Credentials> credentials =
         remote->scheme == "file" ? std::nullopt : find_credentials(*remote);
-    const auto tree =
-        std::make_shared<GitTree>(remote->scheme == "file" ? ref.repo : without_user_info(*remote),
-                                  ref.revision, credentials, stop);
+    Remote server{ref.repo};
+    if (remote->scheme != "file") server = probe(*remote, credentials, http_, stop);
+    const auto tree = std::make_shared<GitTree>(
+        server.url, ref.revision, server.needs_credentials ? credentials : std::nullopt, stop);
     Resolved resolved;
     resolved.ref = ref;
     resolved.revision = tree->commit();

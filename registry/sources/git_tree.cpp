@@ -53,22 +53,14 @@ struct Session {
   std::string url;  // printable
   const std::optional<Credentials>& credentials;
   std::stop_token stop;
-  bool has_asked = false;
   bool is_refused = false;
   bool is_too_large = false;
 };
 
-int give_credentials(git_credential** out, const char*, const char*, unsigned allowed,
-                     void* payload) {
-  auto& session = *static_cast<Session*>(payload);
-  // Asked a second time: the first answer was wrong, the same one would be too.
-  if (!session.credentials || std::exchange(session.has_asked, true)) {
-    session.is_refused = true;
-    return GIT_EUSER;
-  }
-  if ((allowed & GIT_CREDENTIAL_USERPASS_PLAINTEXT) == 0) return GIT_PASSTHROUGH;
-  return ::git_credential_userpass_plaintext_new(out, session.credentials->user.c_str(),
-                                                 session.credentials->password.c_str());
+/// Credentials go with every request (see `fetch`): a server that still asks has refused them.
+int refuse_credentials(git_credential**, const char*, const char*, unsigned, void* payload) {
+  static_cast<Session*>(payload)->is_refused = true;
+  return GIT_EUSER;
 }
 
 int on_transfer(const git_indexer_progress* progress, void* payload) {
@@ -83,7 +75,7 @@ int on_text(const char*, int, void* payload) {
 
 git_remote_callbacks callbacks_of(Session& session) {
   git_remote_callbacks callbacks = GIT_REMOTE_CALLBACKS_INIT;
-  callbacks.credentials = give_credentials;
+  callbacks.credentials = refuse_credentials;
   callbacks.transfer_progress = on_transfer;
   callbacks.sideband_progress = on_text;
   callbacks.payload = &session;
@@ -171,16 +163,26 @@ Wanted fetch(git_repository* repository, const std::string& url, const std::stri
   const git_remote_callbacks callbacks = callbacks_of(session);
   git_proxy_options proxy = GIT_PROXY_OPTIONS_INIT;
   proxy.type = GIT_PROXY_AUTO;
-  check(::git_remote_connect(remote.get(), GIT_DIRECTION_FETCH, &callbacks, &proxy, nullptr),
-        session);
+  // The caller has followed redirects and knows whether credentials are needed. They are not left
+  // to libgit2's answer to a 401: version 1.5 loses its place in the stream when that answer's body
+  // comes in a packet of its own.
+  std::string authorization = session.credentials ? basic_authorization(*session.credentials) : "";
+  char* header = authorization.data();
+  git_remote_connect_options connect = GIT_REMOTE_CONNECT_OPTIONS_INIT;
+  connect.callbacks = callbacks;
+  connect.proxy_opts = proxy;
+  connect.follow_redirects = GIT_REMOTE_REDIRECT_NONE;
+  if (session.credentials) connect.custom_headers = {&header, 1};
+  check(::git_remote_connect_ext(remote.get(), GIT_DIRECTION_FETCH, &connect), session);
   const Wanted wanted = list_remote(remote.get(), revision, session);
   ::git_remote_disconnect(remote.get());
-  session.has_asked = false;
   git_fetch_options options = GIT_FETCH_OPTIONS_INIT;
   options.callbacks = callbacks;
   options.proxy_opts = proxy;
   options.download_tags = GIT_REMOTE_DOWNLOAD_TAGS_NONE;
   options.update_fetchhead = 0;
+  options.follow_redirects = connect.follow_redirects;
+  options.custom_headers = connect.custom_headers;
 #if LIBGIT2_VER_MAJOR > 1 || (LIBGIT2_VER_MAJOR == 1 && LIBGIT2_VER_MINOR >= 7)
   // The history is of no use. A local remote can't be shallow.
   if (!wanted.ref_name.empty() && !url.starts_with("file:")) options.depth = 1;

@@ -24,7 +24,8 @@ struct GitEntry {
 class GitTree {
  public:
   /// Fetches `revision` (branch, tag or commit; empty: the remote's default branch) of `url` (http,
-  /// https or file). Throws Error: not found, no such revision, not reachable, refused.
+  /// https or file; without user info, after redirects). `credentials` are sent with every request.
+  /// Throws Error: not found, no such revision, not reachable, refused.
   GitTree(const std::string& url, const std::string& revision,
           const std::optional<Credentials>& credentials, std::stop_token stop);
   ~GitTree();

@@ -315,9 +315,9 @@ ModelName RemoteRef::model_name(std::string_view label) const {
     return part.empty() ? std::string("_") : part;
   };
   ModelName name;
+  const std::optional<Url> url = Url::parse(repo);  // of a git remote; outlives `parts`
   std::vector<std::string_view> parts = split_path(repo);
   if (kind == Kind::kGit) {
-    const std::optional<Url> url = Url::parse(repo);
     parts = split_path(url->path);
     name.host = url->host.empty() ? "localhost" : url->host_port();
   } else {
