@@ -7,6 +7,7 @@ namespace dsctl::cli {
 void add_commands(CLI::App& app, Invocation& invocation) {
   app.require_subcommand(1);
   app.set_version_flag("-v,--version", commands::version_text());
+  add_pull_command(app, invocation);
   add_convert_command(app, invocation);
   add_create_command(app, invocation);
   add_list_command(app, invocation);

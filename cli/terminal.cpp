@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <utility>
 
 namespace dsctl::cli {
 namespace {
@@ -106,7 +107,25 @@ class Terminal final : public commands::Console {
     }
   }
 
+  void progress_lines(const std::vector<std::string>& lines, std::string_view summary) override {
+    using std::chrono::steady_clock;
+    if (!stderr_tty_) {
+      const auto now = steady_clock::now();
+      if (now - progress_time_ < std::chrono::seconds(5)) return;
+      progress_time_ = now;
+      write_all(2, std::string(summary) + "\n");
+      return;
+    }
+    std::string text = erase_lines();
+    const size_t columns = static_cast<size_t>(width());
+    for (const std::string& line : lines)
+      text += fitted(line, columns) + "\x1b[K\n";
+    write_all(2, text);
+    n_progress_lines_ = lines.size();
+  }
+
   void finish_progress() override {
+    if (n_progress_lines_ > 0) write_all(2, erase_lines());
     progress_what_.clear();
     if (!progress_open_) return;
     progress_open_ = false;
@@ -132,6 +151,22 @@ class Terminal final : public commands::Console {
   void clear_interrupt() override { interrupt_count.store(0); }
 
  private:
+  /// What takes the lines of `progress_lines` away; the cursor is where they began.
+  std::string erase_lines() {
+    const size_t n = std::exchange(n_progress_lines_, 0);
+    return n == 0 ? "" : "\x1b[" + std::to_string(n) + "A\r\x1b[J";
+  }
+
+  /// As much of a line as fits without a wrap; a character is taken for one column.
+  static std::string fitted(const std::string& line, size_t columns) {
+    size_t used = 0;
+    for (size_t i = 0; i < line.size(); ++i) {
+      const bool begins = (static_cast<unsigned char>(line[i]) & 0xc0) != 0x80;
+      if (begins && ++used > columns) return line.substr(0, i);
+    }
+    return line;
+  }
+
   static void write_all(int fd, std::string_view text) {
     while (!text.empty()) {
       const ssize_t n = ::write(fd, text.data(), text.size());
@@ -240,6 +275,7 @@ class Terminal final : public commands::Console {
   bool stdout_tty_ = false;
   bool stderr_tty_ = false;
   bool progress_open_ = false;
+  size_t n_progress_lines_ = 0;  // that stand above the cursor
   std::string progress_what_;
   std::chrono::steady_clock::time_point progress_time_;
   std::string prompt_;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dsctl::commands {
 
@@ -20,6 +21,10 @@ class Console {
   /// `total` 0: unknown. `finish_progress` ends it.
   virtual void progress(std::string_view what, int64_t done, int64_t total) = 0;
   virtual void finish_progress() = 0;
+  /// Several progress lines that overwrite the last ones, on a terminal; elsewhere only `summary`,
+  /// and that every few seconds. `finish_progress` ends them. No colours or control characters.
+  virtual void progress_lines(const std::vector<std::string>& /*lines*/,
+                              std::string_view /*summary*/) {}
   /// A line typed at `prompt`, with editing and history on a terminal; nothing at the end of input.
   /// `interrupted()` tells Ctrl-C from the end.
   virtual std::optional<std::string> read_line(std::string_view prompt) = 0;

@@ -420,7 +420,7 @@ void add_ollama_generation(Router& router, const ApiContext& context) {
   router.add("POST", "/api/chat", [&context](HttpRequest request, auto exchange) {
     generate(context, parse_ollama_chat(request.body), exchange);
   });
-  for (const char* path : {"/api/embed", "/api/embeddings", "/api/pull", "/api/push"}) {
+  for (const char* path : {"/api/embed", "/api/embeddings", "/api/push"}) {
     router.add("POST", path, [](HttpRequest request, auto) {
       throw ApiError(400, request.path + " is not supported yet");
     });

@@ -12,6 +12,7 @@
 #include "commands/error.h"
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
+#include "commands/serve/api_pull.h"
 #include "commands/serve/engine_process.h"
 #include "commands/serve/http_server.h"
 #include "commands/serve/registry_source.h"
@@ -110,6 +111,8 @@ int run_server(const ServeOptions& options, const Settings& settings, Console& c
   serve::add_ollama_models(router, context);
   serve::add_ollama_generation(router, context);
   serve::add_openai(router, context);
+  serve::PullThreads pulls;
+  serve::add_ollama_pull(router, context, pulls);
   server = std::make_unique<HttpServer>(serve::HttpServerOptions{.host = settings.host,
                                                                  .port = settings.port,
                                                                  .n_threads = kIoThreads,
@@ -122,6 +125,7 @@ int run_server(const ServeOptions& options, const Settings& settings, Console& c
   spdlog::info("{}: stopping", strsignal(signal));
   // Detached: it sleeps on when everything has ended well, and outlives `signals` by copying it.
   std::thread([signals] { give_up(signals); }).detach();
+  pulls.stop();  // what arrived stays, and the next pull goes on from there
   server->stop(kStopGrace);
   host.stop();
   workers.stop();

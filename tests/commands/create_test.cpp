@@ -41,7 +41,7 @@ TEST_CASE("create takes the first user's Modelfile as written") {
   CHECK(model.config.model_family == "llama");
   CHECK(model.config.context_length == 2048);
   CHECK(model.weight_paths.size() == 1);
-  CHECK_FALSE(store.console.progress_lines.empty());
+  CHECK_FALSE(store.console.progress_lines_said.empty());
 }
 
 TEST_CASE("create takes a split model by any of its shards, unmerged and in order") {

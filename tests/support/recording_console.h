@@ -14,8 +14,12 @@ class RecordingConsole : public commands::Console {
   void print(std::string_view text) override { printed += text; }
   void note(std::string_view line) override { notes += std::string(line) + "\n"; }
   void progress(std::string_view what, int64_t done, int64_t total) override {
-    progress_lines.push_back(std::string(what) + " " + std::to_string(done) + "/" +
+    progress_lines_said.push_back(std::string(what) + " " + std::to_string(done) + "/" +
                              std::to_string(total));
+  }
+  void progress_lines(const std::vector<std::string>& lines, std::string_view summary) override {
+    progress_lines_shown = lines;
+    summaries.emplace_back(summary);
   }
   void finish_progress() override {}
   std::optional<std::string> read_line(std::string_view) override {
@@ -32,7 +36,9 @@ class RecordingConsole : public commands::Console {
 
   std::string printed;
   std::string notes;
-  std::vector<std::string> progress_lines;
+  std::vector<std::string> progress_lines_said;
+  std::vector<std::string> progress_lines_shown;
+  std::vector<std::string> summaries;
   std::deque<std::string> input;
   bool is_interrupted = false;
 };
