@@ -314,7 +314,9 @@ def test_killed_at_any_moment_it_goes_on(hub, env):
     assert MB < hub.cdn_bytes < total
     hub.rate = None
     dsctl(env, "pull", "me/killed")
-    assert hub.cdn_bytes <= 1.02 * total
+    # What lay in the two connections' buffers when a process died counts as sent, and is sent again.
+    in_buffers = 8 * 2 * 64 * 1024
+    assert hub.cdn_bytes <= 1.02 * total + in_buffers
     assert dsctl(env, "verify").returncode == 0
     assert "hf.co/me/killed:latest" in names(env)
     assert [p.name for p in blobs.iterdir() if "partial" in p.name] == []
