@@ -28,7 +28,7 @@ using tests::ServedRequest;
 HttpOptions quick() {
   HttpOptions options;
   options.first_retry_ms = 2;
-  options.stall_timeout_ms = 300;
+  options.stall_timeout_ms = 20'000;  // a busy machine is no stall
   return options;
 }
 
@@ -286,20 +286,21 @@ TEST_CASE("HttpClient tries again what may pass") {
     if (mode == 2) reply.stall_after = count * 3;
     return reply;
   });
-  HttpOptions options = quick();
-  options.stall_timeout_ms = 60;
-  std::vector<std::string> told;
-  options.on_retry = [&](const std::string& what) { told.push_back(what); };
-  HttpClient client(options);
   for (mode = 0; mode < 3; ++mode) {
     n = 0;
     INFO(mode);
+    HttpOptions options = quick();
+    if (mode == 2) options.stall_timeout_ms = 200;
+    std::vector<std::string> told;
+    options.on_retry = [&](const std::string& what) { told.push_back(what); };
+    HttpClient client(options);
     CHECK(client.send({.url = server.url("/x?secret")}).body == "0123456789");
-    CHECK(n == 4);
+    // Where time decides, a busy machine may need another try.
+    CHECK((mode == 2 ? n >= 4 : n == 4));
+    CHECK(static_cast<int>(told.size()) == n - 1);
+    for (const std::string& what : told)
+      CHECK_THAT(what, !Contains("secret"));
   }
-  CHECK(told.size() == 9);
-  for (const std::string& what : told)
-    CHECK_THAT(what, !Contains("secret"));
 }
 
 TEST_CASE("HttpClient gives up with the last answer, and does not repeat what can't pass") {
