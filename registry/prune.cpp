@@ -43,10 +43,17 @@ struct stat status_of(const fs::path& path) {
   return status;
 }
 
-/// The blob that a file in blobs/ is a part of: "sha256-<hex>" with an ending.
-std::optional<Digest> digest_of_partial(const std::string& name) {
+/// What the files of one unfinished download have in common: "<key>" of "<key>-partial" with any
+/// ending. Keys are "sha256-<hex>" (Ollama's too), "git-<hex>" and "path-<hex>".
+std::optional<std::string> download_of(const std::string& name) {
+  const bool is_ours = name.starts_with("git-") || name.starts_with("path-");
+  if (is_ours) {
+    const size_t end = name.find("-partial");
+    return end == std::string::npos ? std::nullopt : std::optional(name.substr(0, end));
+  }
   if (name.size() <= kDigestNameBytes) return std::nullopt;
-  return Digest::parse(name.substr(0, kDigestNameBytes));
+  const std::string key = name.substr(0, kDigestNameBytes);
+  return Digest::parse(key) ? std::optional(key) : std::nullopt;
 }
 
 /// Since the file got its content, its name or its last link.
@@ -86,8 +93,8 @@ class Pruner {
       : registry_(registry), options_(options) {}
 
   PruneResult run() {
-    find_blobs();
     find_partials();
+    find_blobs();
     find_staging();
     find_records();
     find_empty_directories(registry_.root() / "manifests", 0);
@@ -110,12 +117,15 @@ class Pruner {
       result_.notes.push_back("blobs were kept, because " + uses.unknown);
       return;
     }
+    // Shards of a model are blobs before the last of them has come and the manifest is written.
+    const auto age_limit =
+        has_young_partial_ ? std::max(options_.blob_age, options_.partial_age) : options_.blob_age;
     size_t n_young = 0;
     for (const std::string& name : names_in(blobs_dir())) {
       const auto digest = Digest::parse(name);
       if (!digest || digest->file_name() != name || uses.blobs.contains(*digest)) continue;
       const struct stat status = status_of(blobs_dir() / name);
-      if (age_of(status) < options_.blob_age) {
+      if (is_downloading_ || age_of(status) < age_limit) {
         ++n_young;
         continue;
       }
@@ -124,32 +134,33 @@ class Pruner {
     }
     if (n_young > 0) {
       result_.notes.push_back(std::to_string(n_young) + " unused blob" +
-                              (n_young == 1 ? " was" : "s were") +
-                              " kept: so new that a pull or an import may be about to use " +
+                              (n_young == 1 ? " was" : "s were") + " kept: " +
+                              (is_downloading_ || has_young_partial_
+                                   ? "an unfinished pull may need "
+                                   : "so new that a pull or an import may need ") +
                               (n_young == 1 ? "it" : "them"));
     }
   }
 
   /// All files of one download go or stay together.
   void find_partials() {
-    std::map<Digest, std::vector<fs::path>> downloads;
+    std::map<std::string, std::vector<fs::path>> downloads;
     for (const std::string& name : names_in(blobs_dir())) {
-      if (const auto digest = digest_of_partial(name)) {
-        downloads[*digest].push_back(blobs_dir() / name);
-      }
+      if (const auto key = download_of(name)) downloads[*key].push_back(blobs_dir() / name);
     }
-    for (const auto& [digest, paths] : downloads) {
+    for (const auto& [key, paths] : downloads) {
       std::chrono::seconds age = std::chrono::seconds::max();
       for (const fs::path& path : paths)
         age = std::min(age, age_of(status_of(path)));
-      if (age < options_.partial_age) {
-        result_.notes.push_back("the partial download of " + digest.to_string() +
-                                " was kept: it is less than " + age_text() + " old");
+      if (std::any_of(paths.begin(), paths.end(), is_locked)) {
+        is_downloading_ = true;
+        result_.notes.push_back("the partial download " + key + " was kept: a process is at it");
         continue;
       }
-      if (std::any_of(paths.begin(), paths.end(), is_locked)) {
-        result_.notes.push_back("the partial download of " + digest.to_string() +
-                                " was kept: a process is at it");
+      if (age < options_.partial_age) {
+        has_young_partial_ = true;
+        result_.notes.push_back("the partial download " + key + " was kept: it is less than " +
+                                age_text() + " old");
         continue;
       }
       for (const fs::path& path : paths) {
@@ -207,6 +218,8 @@ class Pruner {
 
   const Registry& registry_;
   const PruneOptions& options_;
+  bool is_downloading_ = false;     // a process holds a partial download
+  bool has_young_partial_ = false;  // one was kept that nobody holds
   PruneResult result_;
 };
 

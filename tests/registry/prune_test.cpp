@@ -124,6 +124,32 @@ TEST_CASE("prune removes old partial downloads, ours and Ollama's, but not one i
   }
 }
 
+TEST_CASE("prune keeps the finished shards of a pull that is not at its end") {
+  Store store;
+  const fs::path shard = store.blob("shard one");
+  PruneOptions options;
+  options.blob_age = std::chrono::seconds(0);
+  SECTION("it goes on at this moment, however old its files are") {
+    const fs::path journal = store.blob("shard two", "-partial.journal");
+    const FileDescriptor lock = open_file(journal, O_RDWR);
+    REQUIRE(::flock(lock.get(), LOCK_EX) == 0);
+    options.partial_age = std::chrono::seconds(0);
+    const PruneResult result = prune(store.registry, options, {});
+    CHECK(result.items.empty());
+    REQUIRE(result.notes.size() == 2);
+    CHECK_THAT(result.notes[1], Contains("an unfinished pull may need it"));
+    CHECK(fs::exists(shard));
+  }
+  SECTION("it was interrupted and may be taken up") {
+    write_file(store.registry.root() / "blobs" / ("git-" + std::string(40, 'a') + "-partial"), "x");
+    CHECK(prune(store.registry, options, {}).items.empty());
+    CHECK(fs::exists(shard));
+    CHECK(store.prune_all().items.size() == 2);
+    CHECK_FALSE(fs::exists(shard));
+    CHECK(tests::leftovers(store.registry.root()).empty());
+  }
+}
+
 TEST_CASE("prune removes what a dead import left, but not a living one's work") {
   Store store;
   const fs::path dead = store.registry.root() / "blobs/.dsctl-staging-1-dead";
