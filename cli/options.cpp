@@ -22,6 +22,7 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_serve_command(app, invocation);
   add_ps_command(app, invocation);
   add_stop_command(app, invocation);
+  add_plan_command(app, invocation);
   add_prune_command(app, invocation);
   add_verify_command(app, invocation);
   add_export_command(app, invocation);

@@ -288,36 +288,6 @@ std::string largest_quant(double bits) {
   return "";
 }
 
-/// Of 1, 2, 4 or 8 known cards the least memory that holds the model.
-std::optional<Remedy> find_cards(const gguf::GgufFile& file, const ModelFootprint& model,
-                                 const PlanRequest& request) {
-  std::optional<Remedy> best;
-  int best_gib = std::numeric_limits<int>::max();
-  for (const int n : {1, 2, 4, 8}) {
-    const Machine machine{std::vector<GpuSpec>(static_cast<size_t>(n), GpuSpec{}), 0, 0};
-    const Layout layout = lay_out(file, model, machine, request, n);
-    if (!layout.problem.empty()) continue;
-    int64_t needed = 0;
-    for (const RankPlan& rank : layout.ranks)
-      needed = std::max(needed, rank.weight_bytes + rank.kv_bytes);
-    const GpuCard* card = &known_cards()[0];
-    for (const GpuCard& candidate : known_cards()) {
-      if (candidate.is_alone && n > 1) continue;
-      const int64_t capacity = int64_t{candidate.memory_gib} << 30;
-      card = &candidate;
-      if (needed + reserve_of(capacity) <= capacity) break;
-    }
-    const int64_t capacity = int64_t{card->memory_gib} << 30;
-    if (needed + reserve_of(capacity) > capacity || n * card->memory_gib >= best_gib) continue;
-    best_gib = n * card->memory_gib;
-    best.emplace();
-    best->kind = Remedy::Kind::kCards;
-    best->n_gpus = n;
-    best->card = std::string(card->name);
-  }
-  return best;
-}
-
 std::vector<Remedy> find_remedies(const gguf::GgufFile& file, const ModelFootprint& model,
                                   const Machine& machine, const PlanRequest& request,
                                   const Layout& chosen) {
@@ -361,7 +331,7 @@ std::vector<Remedy> find_remedies(const gguf::GgufFile& file, const ModelFootpri
     remedy.quant = largest_quant(remedy.bits_per_weight);
     if (!remedy.quant.empty()) remedies.push_back(remedy);
   }
-  if (const auto cards = find_cards(file, model, request)) remedies.push_back(*cards);
+  if (const auto cards = smallest_cards(file, model, request)) remedies.push_back(*cards);
   return remedies;
 }
 
@@ -406,6 +376,36 @@ std::vector<int64_t> rank_weight_bytes(const gguf::GgufFile& file, const ModelFo
   for (int rank = 0; rank < tp_size; ++rank)
     bytes.push_back(cutter.weight_bytes(rank));
   return bytes;
+}
+
+std::optional<Remedy> smallest_cards(const gguf::GgufFile& file, const ModelFootprint& model,
+                                     const PlanRequest& request) {
+  std::optional<Remedy> best;
+  int best_gib = std::numeric_limits<int>::max();
+  for (const int n : {1, 2, 4, 8}) {
+    const Machine machine{std::vector<GpuSpec>(static_cast<size_t>(n), GpuSpec{}), 0, 0};
+    const Layout layout = lay_out(file, model, machine, request, n);
+    if (!layout.problem.empty()) continue;
+    int64_t needed = 0;
+    for (const RankPlan& rank : layout.ranks)
+      needed = std::max(needed, rank.weight_bytes + rank.kv_bytes);
+    const GpuCard* card = &known_cards()[0];
+    for (const GpuCard& candidate : known_cards()) {
+      if (candidate.is_alone && n > 1) continue;
+      const int64_t capacity = int64_t{candidate.memory_gib} << 30;
+      card = &candidate;
+      if (needed + reserve_of(capacity) <= capacity) break;
+    }
+    const int64_t capacity = int64_t{card->memory_gib} << 30;
+    if (needed + reserve_of(capacity) > capacity || n * card->memory_gib >= best_gib) continue;
+    best_gib = n * card->memory_gib;
+    best.emplace();
+    best->kind = Remedy::Kind::kCards;
+    best->n_gpus = n;
+    best->card = std::string(card->name);
+    best->tokens_s = estimate_speed(model, layout, card->bandwidth_gb_s).expected_tokens_s;
+  }
+  return best;
 }
 
 MemoryPlan plan_memory(const gguf::GgufFile& file, const ModelFootprint& model,

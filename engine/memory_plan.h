@@ -88,6 +88,7 @@ struct Remedy {
   int64_t n_context = 0;
   int n_gpus = 0;              // kGpus: of the machine's kind; kCards: of `card`
   std::string card;            // of known machines up to eight cards that hold it the smallest
+  double tokens_s = 0;         // kCards: what is to be expected of them
   double bits_per_weight = 0;  // a model of at most so many bits would fit
   std::string quant;           // the largest usual quant below that
 };
@@ -104,6 +105,11 @@ struct MemoryPlan {
 /// replicated. Throws Error when there are fewer of one of these than ranks.
 std::vector<int64_t> rank_weight_bytes(const gguf::GgufFile& file, const ModelFootprint& model,
                                        int tp_size);
+
+/// Of 1, 2, 4 or 8 known cards the least memory that holds the model with request.n_context tokens;
+/// nothing when no such machine does.
+std::optional<Remedy> smallest_cards(const gguf::GgufFile& file, const ModelFootprint& model,
+                                     const PlanRequest& request);
 
 /// Plans. n_context is capped by the model's own length; 0 is the smaller of 8192 and that. Throws
 /// Error when tp_size is more than the machine has.
