@@ -68,9 +68,11 @@ CASES = {
         vocab_size=151936, head_dim=32, tie_word_embeddings=False), torch.bfloat16, "qwen3",
         "10MB"),
     "gemma3-tiny-bf16": ("Gemma3ForCausalLM", "Gemma3TextConfig", small(
-        vocab_size=512, num_hidden_layers=7, sliding_window=64), torch.bfloat16, "spm", None),
+        vocab_size=512, num_hidden_layers=7, sliding_window=64, query_pre_attn_scalar=16),
+        torch.bfloat16, "spm", None),
     "gemma3-tiny-f16": ("Gemma3ForCausalLM", "Gemma3TextConfig", small(
-        vocab_size=512, num_hidden_layers=7, sliding_window=64, rope_parameters={
+        vocab_size=512, num_hidden_layers=7, sliding_window=64, query_pre_attn_scalar=16,
+        rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}),
         torch.float16, "spm", None),
