@@ -27,7 +27,7 @@ std::string read_all(const uint8_t* data, size_t size, size_t step, bool can_ski
   TarInput input;
   input.read = [&](std::span<std::byte> out) {
     const size_t n = std::min({step, out.size(), size - at});
-    std::memcpy(out.data(), data + at, n);
+    if (n > 0) std::memcpy(out.data(), data + at, n);  // of an empty input data may be null
     at += n;
     return n;
   };
