@@ -129,8 +129,8 @@ OpenedWeights classify(gguf::GgufFile file, const fs::path& path) {
   const auto type = file.find_string("general.type").value_or("");
   if (type == "adapter") {
     throw Error(path.string() +
-                ": is an adapter (LoRA), not a model; adapters are not supported "
-                "yet");
+                ": is an adapter (LoRA), not a model; name its model with FROM and it with "
+                "ADAPTER");
   }
   const bool is_projector = type == "mmproj" || type == "clip-vision" ||
                             file.find_string("general.architecture").value_or("") == "clip";
@@ -166,6 +166,35 @@ std::vector<OpenedWeights> open_weights(const std::vector<fs::path>& files) {
     opened.push_back(classify(gguf::GgufFile::open_shards(shards), shards.front()));
   }
   return opened;
+}
+
+/// An adapter of ADAPTER: a GGUF file, or @sha256: of one in the store.
+registry::WeightSource adapter_source(const std::string& value, const fs::path& dir,
+                                      const registry::Registry& registry) {
+  registry::WeightSource source;
+  source.media_type = registry::media_type::kAdapter;
+  fs::path path;
+  if (value.starts_with("@sha256:")) {
+    const auto digest = registry::Digest::parse(value.substr(1));
+    if (!digest || !registry.blobs().has(*digest)) {
+      throw Error("ADAPTER " + value + ": there is no such blob");
+    }
+    path = registry.blobs().path_of(*digest);
+    source.source = *digest;
+  } else {
+    path = (dir / expand_home(value)).lexically_normal();
+    source.source = path;
+  }
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) {
+    throw Error("ADAPTER " + value + ": no such file: " + path.string() +
+                "; expected an adapter in GGUF form");
+  }
+  const gguf::GgufFile file = gguf::GgufFile::open(path);
+  if (file.find_string("general.type").value_or("") != "adapter") {
+    throw Error("ADAPTER " + value + ": not an adapter (general.type is not \"adapter\")");
+  }
+  return source;
 }
 
 registry::WeightSource weight_source(const fs::path& path, bool is_projector, bool is_split,
@@ -314,7 +343,6 @@ void add_weights(registry::CreateSpec& spec, const std::vector<fs::path>& files,
 registry::CreateSpec make_spec(const registry::Modelfile& modelfile, const fs::path& dir,
                                std::string_view label, const registry::Registry& registry,
                                const CheckpointConverter& convert) {
-  refuse(modelfile, Instruction::kAdapter, "ADAPTER is not supported yet", label);
   refuse(modelfile, Instruction::kDraft, "DRAFT is not supported yet", label);
   registry::CreateSpec spec;
   FromResolver from(dir, registry, convert);
@@ -326,8 +354,12 @@ registry::CreateSpec make_spec(const registry::Modelfile& modelfile, const fs::p
     try {
       if (command.instruction == Instruction::kFrom) from.resolve(command.value);
       if (command.instruction == Instruction::kTemplate) check_template(command.value);
+      if (command.instruction == Instruction::kAdapter)
+        spec.adapters.push_back(adapter_source(command.value, dir, registry));
     } catch (const Error& error) {
       fail(error.what());
+    } catch (const gguf::Error& error) {
+      fail("ADAPTER: " + std::string(error.what()));
     } catch (const templates::Error& error) {
       fail("TEMPLATE: " + std::string(error.what()));
     }

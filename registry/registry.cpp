@@ -168,22 +168,15 @@ class Draft {
   std::vector<StagedBlob> staged_;
 };
 
-void add_weights(Draft& draft, const CreateSpec& spec, const StoredModel* parent,
-                 const BlobStore& blobs, Staging& staging, const Observer& observer) {
-  if (spec.weights.empty()) {
-    for (const std::string_view kind :
-         {media_type::kModel, media_type::kProjector, media_type::kAdapter, media_type::kDraft}) {
-      draft.add_inherited(*parent, kind);
-    }
-    return;
-  }
+void add_files(Draft& draft, const std::vector<WeightSource>& weights, ImportMode mode,
+               const BlobStore& blobs, Staging& staging, const Observer& observer) {
   std::vector<fs::path> paths;
-  for (const WeightSource& weight : spec.weights) {
+  for (const WeightSource& weight : weights) {
     if (const auto* path = std::get_if<fs::path>(&weight.source)) paths.push_back(*path);
   }
-  std::vector<StagedBlob> files = stage_files(staging, paths, spec.import_mode, observer.progress);
+  std::vector<StagedBlob> files = stage_files(staging, paths, mode, observer.progress);
   size_t file_idx = 0;
-  for (const WeightSource& weight : spec.weights) {
+  for (const WeightSource& weight : weights) {
     if (std::holds_alternative<fs::path>(weight.source)) {
       draft.add_staged(std::move(files[file_idx++]), weight.media_type, weight.name);
       continue;
@@ -198,6 +191,19 @@ void add_weights(Draft& draft, const CreateSpec& spec, const StoredModel* parent
     layer.size_bytes = static_cast<int64_t>(size);
     draft.add_existing(std::move(layer));
   }
+}
+
+void add_weights(Draft& draft, const CreateSpec& spec, const StoredModel* parent,
+                 const BlobStore& blobs, Staging& staging, const Observer& observer) {
+  std::vector<WeightSource> files = spec.weights;
+  if (spec.weights.empty()) {
+    draft.add_inherited(*parent, media_type::kModel);
+    draft.add_inherited(*parent, media_type::kProjector);
+    if (spec.adapters.empty()) draft.add_inherited(*parent, media_type::kAdapter);
+    draft.add_inherited(*parent, media_type::kDraft);
+  }
+  files.insert(files.end(), spec.adapters.begin(), spec.adapters.end());
+  if (!files.empty()) add_files(draft, files, spec.import_mode, blobs, staging, observer);
 }
 
 void add_texts(Draft& draft, const CreateSpec& spec, const StoredModel* parent) {

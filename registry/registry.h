@@ -64,6 +64,8 @@ struct WeightSource {
 struct CreateSpec {
   std::optional<ModelName> from;      // parent: its layers, overridden by what follows
   std::vector<WeightSource> weights;  // replace the parent's weights when not empty
+  /// LoRA adapters; replace the parent's, which go with its weights too.
+  std::vector<WeightSource> adapters;
   ImportMode import_mode = ImportMode::kLink;
   std::optional<std::string> template_text;
   std::optional<std::string> system;

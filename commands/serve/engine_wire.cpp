@@ -126,6 +126,7 @@ void options_fields(Io& io, Options& options) {
   io(options.block_size);
   io(options.n_kv_blocks);
   io(options.prefix_caching);
+  io(options.adapter_paths);
   io(options.max_queue);
   io(options.n_gpu_layers);
 }

@@ -44,6 +44,31 @@ TEST_CASE("create takes the first user's Modelfile as written") {
   CHECK_FALSE(store.console.progress_lines_said.empty());
 }
 
+TEST_CASE("create keeps an adapter beside its model, and lends both to a child") {
+  ModelStore store;
+  store.write_model("m.gguf");
+  gguf::GgufWriter adapter;
+  adapter.add("general.architecture", "llama");
+  adapter.add("general.type", "adapter");
+  adapter.add_tensor("x.lora_a", {4}, std::vector<float>(4));
+  adapter.write(store.dir.path() / "adapter.gguf");
+  store.create("tuned", "FROM m.gguf\nADAPTER adapter.gguf\n");
+  const registry::StoredModel tuned = find(store, "tuned");
+  REQUIRE(tuned.weight_paths.size() == 1);
+  REQUIRE(tuned.adapter_paths.size() == 1);
+  CHECK(fs::file_size(tuned.adapter_paths[0]) == fs::file_size(store.dir.path() / "adapter.gguf"));
+  store.create("child", "FROM tuned\nSYSTEM be brief\n");
+  CHECK(find(store, "child").adapter_paths == tuned.adapter_paths);
+  // A model's own adapter takes the parent's place; new weights leave it behind.
+  adapter.add("adapter.lora.alpha", 1.0f);
+  adapter.write(store.dir.path() / "other.gguf");
+  store.create("other", "FROM tuned\nADAPTER other.gguf\n");
+  const registry::StoredModel other = find(store, "other");
+  CHECK(other.weight_paths == tuned.weight_paths);
+  REQUIRE(other.adapter_paths.size() == 1);
+  CHECK(other.adapter_paths != tuned.adapter_paths);
+}
+
 TEST_CASE("create takes a split model by any of its shards, unmerged and in order") {
   ModelStore store;
   const auto shards =
@@ -165,8 +190,10 @@ TEST_CASE("create says what it can't use, where and what to do") {
            Case{"FROM lfs.gguf\n", "Git-LFS pointer"},
            Case{"FROM lfs.gguf\n", "git lfs pull"},
            Case{"FROM adapter.gguf\n", "is an adapter (LoRA)"},
-           Case{"FROM m.gguf\nADAPTER adapter.gguf\n",
-                "Modelfile:2:1: ADAPTER is not supported yet"},
+           Case{"FROM m.gguf\nADAPTER gone.gguf\n",
+                "Modelfile:2:1: ADAPTER gone.gguf: no such file"},
+           Case{"FROM m.gguf\nADAPTER n.gguf\n", "Modelfile:2:1: ADAPTER n.gguf: not an adapter"},
+           Case{"FROM m.gguf\nADAPTER text.gguf\n", "Modelfile:2:1: ADAPTER: "},
            Case{"FROM m.gguf\nDRAFT n.gguf\n", "Modelfile:2:1: DRAFT is not supported yet"},
            Case{"FROM m.gguf\nTEMPLATE {{ .Prompt }\n", "Modelfile:2:1: TEMPLATE: template:1:"},
            Case{"FROM m.gguf\nTEMPLATE {{ nofunc }}\n", "Modelfile:2:1: TEMPLATE: template:1:"},

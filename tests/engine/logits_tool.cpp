@@ -53,6 +53,8 @@ Arguments parse(int argc, char** argv) {
       arguments.n_greedy = std::stoi(value);
     } else if (flag == "--tp") {
       arguments.options.tp_size = std::stoi(value);
+    } else if (flag == "--adapter") {
+      arguments.options.adapter_paths.push_back(value);
     } else if (flag == "--threads") {
       arguments.options.n_threads = std::stoi(value);
     } else if (flag == "--kernels") {
