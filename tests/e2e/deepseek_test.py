@@ -10,6 +10,7 @@ import tarfile
 
 import pytest
 from conftest import PROGRAM
+from hub_server import Hub
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SHARED = pathlib.Path(os.environ.get("DSCTL_TEST_SHARED", SOURCE.parent / "shared"))
@@ -93,3 +94,39 @@ def test_the_server_answers_as_ollama_does(serve, created):
     })
     assert status == 200, body
     assert body["message"]["content"] and body["eval_count"] == 6, json.dumps(body)
+
+
+def test_the_whole_morning(env, toy, tmp_path):
+    """Hub, registry, answer; then the files, merged, a model of the merged file, the same answer."""
+    greedy = ["--temperature", "0", "-n", "8"]
+    with Hub() as hub:
+        hub.add("unsloth/DeepSeek-R1-GGUF",
+                {"DeepSeek-R1-Q4_K_M/" + shard.name: shard.read_bytes() for shard in toy})
+        env = {**env, "HF_ENDPOINT": hub.url, "DSCTL_MODELS": str(tmp_path / "models")}
+        total = sum(shard.stat().st_size for shard in toy)
+        planned = dsctl(env, "pull", "unsloth/DeepSeek-R1-GGUF:Q4_K_M", "--dry-run")
+        assert planned.returncode == 0, planned.stderr
+        assert hub.cdn_bytes == 0
+        pulled = dsctl(env, "pull", "unsloth/DeepSeek-R1-GGUF:Q4_K_M")
+        assert pulled.returncode == 0, pulled.stderr
+        assert total <= hub.cdn_bytes <= 1.02 * total
+        files = dsctl(env, "pull", "unsloth/DeepSeek-R1-GGUF:Q4_K_M", "--local-dir",
+                      str(tmp_path / "files"))
+        assert files.returncode == 0, files.stderr
+    name = "hf.co/unsloth/DeepSeek-R1-GGUF:Q4_K_M"
+    models = json.loads(dsctl(env, "list", "--json").stdout)["models"]
+    assert [model["name"] for model in models] == [name]
+    assert models[0]["details"]["family"] == "deepseek2"
+    assert "Q4_K_M" in dsctl(env, "show", name).stdout
+    answer = dsctl(env, "run", name, QUESTION, *greedy)
+    assert answer.returncode == 0 and answer.stdout.strip(), answer.stderr
+    first = next((tmp_path / "files").rglob("*-00001-of-00009.gguf"))
+    merged = tmp_path / "merged.gguf"
+    result = dsctl(env, "merge", str(first), str(merged), "--verify")
+    assert result.returncode == 0, result.stderr
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text(f"FROM {merged}\n")
+    assert dsctl(env, "create", "merged", "-f", str(modelfile)).returncode == 0
+    assert dsctl(env, "run", "merged", QUESTION, *greedy).stdout == answer.stdout
+    plan = dsctl(env, "plan", "merged", "--gpus", "8xH800", "--json")
+    assert plan.returncode == 0, plan.stderr
