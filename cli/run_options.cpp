@@ -23,7 +23,8 @@ void add_run_command(CLI::App& app, Invocation& invocation) {
                     "Think, but don't print the thoughts");
   command->add_flag("--verbose", options->verbose, "Print timings after each answer");
   command->add_flag("--nowordwrap", options->no_word_wrap, "Don't break lines between words");
-  command->add_option("--format", options->format, "What the answer must be: json, a JSON schema, or a file with one");
+  command->add_option("--format", options->format,
+                      "What the answer must be: json, a JSON schema, or a file with one");
   command->add_option("--keepalive", options->keep_alive,
                       "How long the server keeps the model loaded, e.g. 5m");
   command->add_option("-n,--max-tokens", options->max_tokens, "Most tokens to generate");

@@ -15,7 +15,7 @@ class RecordingConsole : public commands::Console {
   void note(std::string_view line) override { notes += std::string(line) + "\n"; }
   void progress(std::string_view what, int64_t done, int64_t total) override {
     progress_lines_said.push_back(std::string(what) + " " + std::to_string(done) + "/" +
-                             std::to_string(total));
+                                  std::to_string(total));
   }
   void progress_lines(const std::vector<std::string>& lines, std::string_view summary) override {
     progress_lines_shown = lines;
