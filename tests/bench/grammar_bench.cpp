@@ -29,11 +29,15 @@ double microseconds_since(Clock::time_point start) {
 
 std::vector<GrammarSpec> read_corpus(const std::string& directory) {
   std::vector<GrammarSpec> specs;
-  specs.push_back(
-      {.kind = GrammarSpec::Kind::kJsonObject, .source = {}, .start_after = {}, .triggers = {}});
+  const auto add_spec = [&](GrammarSpec::Kind kind, std::string source) {
+    GrammarSpec spec;
+    spec.kind = kind;
+    spec.source = std::move(source);
+    specs.push_back(std::move(spec));
+  };
+  add_spec(GrammarSpec::Kind::kJsonObject, {});
   const auto add = [&](GrammarSpec::Kind kind, const json& source) {
-    specs.push_back(
-        {.kind = kind, .source = source.get<std::string>(), .start_after = {}, .triggers = {}});
+    add_spec(kind, source.get<std::string>());
   };
   std::ifstream grammars(directory + "/grammar_cases.json");
   const json grammar_cases = json::parse(grammars);

@@ -58,10 +58,11 @@ double status_mib(const std::string& field) {
 void bench(const std::string& path, int n_threads, int n_prompt, int n_generate, int n_runs) {
   const auto load_begin = std::chrono::steady_clock::now();
   const gguf::GgufFile file = gguf::GgufFile::open(path);
-  const EngineOptions options{.n_threads = n_threads,
-                              .max_model_len = std::max(n_prompt, n_generate),
-                              .max_num_seqs = 1,
-                              .max_num_batched_tokens = std::max(1, n_prompt)};
+  EngineOptions options;
+  options.n_threads = n_threads;
+  options.max_model_len = std::max(n_prompt, n_generate);
+  options.max_num_seqs = 1;
+  options.max_num_batched_tokens = std::max(1, n_prompt);
   ModelWorker worker(file, options);
   const double load_seconds = seconds_since(load_begin);
   const int block_size = worker.limits().block_size;
