@@ -649,7 +649,7 @@ bool CudaOps::is_greedy(const SampleRow& row) const {
                      (row.banned != nullptr && !row.banned->empty()) ||
                      params.repeat_penalty != 1.0f || params.presence_penalty != 0.0f ||
                      params.frequency_penalty != 0.0f || params.dry_multiplier != 0.0f;
-  return params.temperature <= 0.0f && params.n_logprobs < 0 && !edits;
+  return params.temperature <= 0.0f && params.n_logprobs < 0 && row.grammar == nullptr && !edits;
 }
 
 /// Greedy rows need the best token only; the logits of the others come to the host.

@@ -36,13 +36,14 @@
 namespace dsctl::engine::cuda {
 
 /// Formats of one value a block, and the others.
-#define DSCTL_PLAIN_FORMATS(X) X(F32) X(F16) X(BF16) X(F64) X(I8) X(I16) X(I32) X(I64)
-// clang-format can't decide here.
+// It would break the lists differently at every pass.
 // clang-format off
-#define DSCTL_BLOCK_FORMATS(X) \
-  X(Q1_0) X(Q2_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q8_1) X(Q2_K) X(Q3_K) \
-  X(Q4_K) X(Q5_K) X(Q6_K) X(Q8_K) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) \
-  X(IQ3_XXS) X(IQ3_S) X(IQ4_NL) X(IQ4_XS) X(TQ1_0) X(TQ2_0) X(MXFP4) X(NVFP4)
+#define DSCTL_PLAIN_FORMATS(X) X(F32) X(F16) X(BF16) X(F64) X(I8) X(I16) X(I32) X(I64)
+#define DSCTL_BLOCK_FORMATS(X)                                                            \
+  X(Q1_0) X(Q2_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q8_1)                         \
+  X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Q8_K)                                         \
+  X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S) X(IQ4_NL) X(IQ4_XS) \
+  X(TQ1_0) X(TQ2_0) X(MXFP4) X(NVFP4)
 // clang-format on
 
 template <typename Format>

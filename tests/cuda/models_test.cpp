@@ -205,13 +205,13 @@ TEST_CASE("Only the last token of a prompt may want logits", "[gpu]") {
 
 TEST_CASE("A real model's distributions on CUDA are the CPU reference's", "[gpu][slow]") {
   const char* path = std::getenv("DSCTL_TEST_MODEL");
-  if (path == nullptr || tests::is_emulated()) {
-    WARN("needs a GPU and DSCTL_TEST_MODEL");
+  if (path == nullptr) {
+    WARN("DSCTL_TEST_MODEL names no model");
     return;
   }
   const auto file = gguf::GgufFile::open(path);
   std::vector<int32_t> tokens;
-  for (int i = 0; i < 40; ++i)
+  for (int i = 0; i < (tests::is_emulated() ? 12 : 40); ++i)
     tokens.push_back(1 + 7919 * i % 20000);
   ModelWorker reference(file, tests::small_options());
   const auto want = tests::run_in_chunks(reference, tokens, 40, kBlocks);
