@@ -52,8 +52,7 @@ bool names_header(const std::vector<std::string>& headers, std::string_view name
 
 CurlTransfer::CurlTransfer(const HttpOptions& options) : options_(options) {
   init_curl();
-  handle_ = curl_easy_init();
-  if (!handle_) throw Error("libcurl: no memory for a transfer");
+  renew();
 }
 
 CurlTransfer::~CurlTransfer() {
@@ -61,8 +60,17 @@ CurlTransfer::~CurlTransfer() {
   curl_slist_free_all(headers_);
 }
 
+void CurlTransfer::renew() {
+  curl_easy_cleanup(handle_);
+  handle_ = curl_easy_init();
+  if (!handle_) throw Error("libcurl: no memory for a transfer");
+}
+
 void CurlTransfer::prepare(const RequestTarget& target, const Request& request, Sink sink) {
-  curl_easy_reset(handle_);  // keeps connections, DNS and TLS sessions
+  curl_easy_reset(handle_);
+  // A transfer that failed before it had a connection (a name that was not resolved) keeps its
+  // buffer, and then libcurl 7.88 takes no other size. Connections belong to the set, not to it.
+  if (curl_easy_setopt(handle_, CURLOPT_BUFFERSIZE, request.buffer_bytes) != CURLE_OK) renew();
   curl_slist_free_all(headers_);
   headers_ = nullptr;
   head_.clear();

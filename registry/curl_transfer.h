@@ -54,6 +54,7 @@ class CurlTransfer {
   static size_t on_header(char* data, size_t size, size_t count, void* self);
   static size_t on_body(char* data, size_t size, size_t count, void* self);
   static int on_connected(void* self, char* peer_ip, char* local_ip, int peer_port, int local_port);
+  void renew();
   bool through_proxy(int peer_port) const;
 
   HttpOptions options_;

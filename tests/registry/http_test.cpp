@@ -303,6 +303,20 @@ TEST_CASE("HttpClient tries again what may pass") {
   }
 }
 
+TEST_CASE("HttpClient tries again what failed before there was a connection") {
+  HttpServer server([](const ServedRequest&) { return reply_of(200, {}, "here"); });
+  HttpOptions options = quick();
+  options.connect_timeout_ms = 2000;
+  std::vector<std::string> told;
+  options.on_retry = [&](const std::string& what) { told.push_back(what); };
+  HttpClient client(options);
+  HttpRequest request{.url = "http://nowhere.invalid/"};
+  request.retries = 2;
+  CHECK_THROWS_WITH(client.send(request), Contains("nowhere.invalid") && !Contains("option"));
+  CHECK(told.size() == 2);
+  CHECK(client.send({.url = server.url("/")}).body == "here");
+}
+
 TEST_CASE("HttpClient gives up with the last answer, and does not repeat what can't pass") {
   std::atomic<int> status{500};
   HttpServer server([&](const ServedRequest&) { return reply_of(status); });
