@@ -30,7 +30,10 @@ RemoteModel open_model(const Settings& settings, const PlanOptions& options,
                        const std::string& model, Console& console) {
   std::error_code error;
   const bool is_url = model.find("://") != std::string::npos;
-  if (!is_url && (fs::is_regular_file(model, error) || model.starts_with('/') ||
+  // A file that isn't there must not be looked for on a hub.
+  const bool is_file_name =
+      model.ends_with(".gguf") && model.find_first_of("/:") == std::string::npos;
+  if (!is_url && (is_file_name || fs::is_regular_file(model, error) || model.starts_with('/') ||
                   model.starts_with("./") || model.starts_with("../"))) {
     return {model, gguf::GgufFile::open(model), {}};
   }

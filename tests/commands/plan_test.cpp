@@ -202,6 +202,9 @@ TEST_CASE("plan reads a model of the registry") {
   planner.create("mine", "FROM m.gguf\n");
   CHECK_THROWS_WITH(planner.run({.models = {"mine"}, .ram = "1GB"}),
                     Contains("llama.block_count: missing"));
+  // No hub is asked for what is named as a file.
+  CHECK_THROWS_WITH(planner.run({.models = {"nowhere.gguf"}, .ram = "1GB"}),
+                    Contains("nowhere.gguf: can't be opened"));
 }
 
 TEST_CASE("plan reads nine shards of 404 GB from their headers, sparse files or over HTTP") {
