@@ -86,7 +86,10 @@ void apply(commands::Settings& settings, const std::string& key, const std::stri
 }
 
 void apply_config_file(commands::Settings& settings, const fs::path& path) {
-  if (!fs::exists(path)) return;
+  std::error_code error;
+  const bool is_there = fs::exists(path, error);
+  if (error) throw commands::Error(path.string() + ": can't be looked at: " + error.message());
+  if (!is_there) return;
   YAML::Node root;
   try {
     root = YAML::LoadFile(path.string());
@@ -99,8 +102,8 @@ void apply_config_file(commands::Settings& settings, const fs::path& path) {
       if (!entry.second.IsScalar()) throw commands::Error(where + ": expected one value");
       apply(settings, key, entry.second.as<std::string>(), where);
     }
-  } catch (const YAML::Exception& error) {
-    throw commands::Error(path.string() + ": " + error.what());
+  } catch (const YAML::Exception& bad_yaml) {
+    throw commands::Error(path.string() + ": " + bad_yaml.what());
   }
 }
 
@@ -124,7 +127,8 @@ commands::Settings default_settings() {
   // Before config.yaml: what is said to this program outweighs what is said to another.
   if (const std::string models = ollama_models(); !models.empty()) settings.models_dir = models;
   const std::string config = environment("DSCTL_CONFIG");
-  if (!config.empty() && !fs::exists(config)) {
+  std::error_code error;
+  if (!config.empty() && !fs::exists(config, error) && !error) {
     throw commands::Error("DSCTL_CONFIG: " + config + ": no such file");
   }
   apply_config_file(settings, config.empty()

@@ -74,5 +74,15 @@ TEST_CASE("OLLAMA_MODELS is read as Ollama reads it: without blanks and quotes")
         home.path() / ".local/share/dsctl/models");
 }
 
+TEST_CASE("A config file that can't be looked at is an error that names it") {
+  const tests::TempDir home;
+  const std::string too_long = home.path().string() + "/" + std::string(5000, 'x');
+  CHECK_THROWS_WITH(models_dir({{"HOME", home.path().string()}, {"DSCTL_CONFIG", too_long}}),
+                    Catch::Contains("can't be looked at"));
+  CHECK_THROWS_WITH(
+      models_dir({{"HOME", home.path().string()}, {"DSCTL_CONFIG", home.path() / "none"}}),
+      Catch::Contains("no such file"));
+}
+
 }  // namespace
 }  // namespace dsctl::cli
