@@ -16,6 +16,10 @@ namespace {
 }  // namespace
 
 HfConfig HfConfig::open(const std::filesystem::path& dir) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(dir, error)) {
+    throw Error(dir.string() + ": is no directory; expected one with config.json and safetensors");
+  }
   auto json = read_json(dir / "config.json", kMaxConfigBytes);
   if (!json) throw Error(dir.string() + ": has no config.json, so it is no checkpoint");
   return HfConfig(std::move(*json));

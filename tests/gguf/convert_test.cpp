@@ -167,6 +167,11 @@ TEST_CASE("convert names what is wrong with a checkpoint, and leaves no file") {
   const auto has = [](const std::string& text) { return Contains(text); };
   CHECK_THAT(plan_error([&] { std::filesystem::remove(model_dir / "config.json"); }),
              has("has no config.json"));
+  CHECK_THAT(plan_error([&] {
+               std::filesystem::remove_all(model_dir);
+               tests::write_file(model_dir, "a file");
+             }),
+             has("is no directory"));
   CHECK_THAT(plan_error([&] { write("config.json", "{}"); }), has("architectures"));
   CHECK_THAT(plan_error([&] { write("config.json", R"({"architectures": ["BertModel"]})"); }),
              has("BertModel") && has("LlamaForCausalLM"));
