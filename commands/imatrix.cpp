@@ -105,7 +105,9 @@ int imatrix(const Settings& settings, const ImatrixOptions& options, Console& co
     if (console.interrupted()) throw Error("interrupted: nothing was written");
     // All tokens are wanted: the last layer counts as much as the others.
     pass.run(chunks.input(chunk), 0, [](const engine::TextPass::Logits&) {});
-    console.progress("chunk", chunk + 1, chunks.n_chunks());
+    const std::string line =
+        "chunk " + std::to_string(chunk + 1) + " of " + std::to_string(chunks.n_chunks());
+    console.progress_lines({line}, line);
   }
   console.finish_progress();
 

@@ -214,8 +214,10 @@ class Run {
       if (console.interrupted()) throw Error("interrupted");
       run_chunk(chunk, report);
       ++report.n_chunks;
-      console.progress(format("perplexity %.4f, chunk", report.perplexity()), chunk + 1,
-                       chunks_.n_chunks());
+      const std::string line = "chunk " + std::to_string(chunk + 1) + " of " +
+                               std::to_string(chunks_.n_chunks()) +
+                               format(", perplexity %.4f", report.perplexity());
+      console.progress_lines({line}, line);
     }
     console.finish_progress();
     if (writer_) writer_->finish();
