@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "engine/cuda/cuda_api.h"
+#include "engine/error.h"
 
 namespace dsctl::engine {
 namespace {
@@ -36,22 +37,32 @@ std::string version_string(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
+/// The open library, or null with the reason. The handle is kept: CUDA does not survive being
+/// unloaded and loaded again.
+void* open_library(std::string& path, std::string& reason) {
+  path = find_library();
+  if (path.empty()) {
+    reason = std::string(kLibraryName) +
+             " is not installed (package dsctl-cuda, or a build with a CUDA toolkit)";
+    return nullptr;
+  }
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!library) reason = std::string("cannot load the CUDA library: ") + dlerror();
+  return library;
+}
+
+bool is_set_to(const char* variable, char value) {
+  const char* text = std::getenv(variable);
+  return text != nullptr && text[0] == value && text[1] == '\0';
+}
+
 }  // namespace
 
 CudaStatus query_cuda() {
   CudaStatus status;
-  const std::string path = find_library();
-  if (path.empty()) {
-    status.reason = std::string(kLibraryName) +
-                    " is not installed (package dsctl-cuda, or a build with a CUDA toolkit)";
-    return status;
-  }
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) {
-    status.reason = std::string("cannot load the CUDA library: ") + dlerror();
-    return status;
-  }
-  // The handle is kept: CUDA does not survive being unloaded and loaded again.
+  std::string path;
+  void* library = open_library(path, status.reason);
+  if (!library) return status;
   const auto versions =
       reinterpret_cast<decltype(&dsctl_cuda_versions)>(dlsym(library, "dsctl_cuda_versions"));
   const auto count = reinterpret_cast<decltype(&dsctl_cuda_device_count)>(
@@ -110,6 +121,38 @@ CudaStatus query_cuda() {
   }
   status.available = true;
   return status;
+}
+
+std::unique_ptr<Ops> make_cuda_ops(const CudaOpsRequest& request) {
+  std::string path;
+  std::string reason;
+  void* library = open_library(path, reason);
+  if (!library) throw Error("cuda: " + reason);
+  const auto abi = reinterpret_cast<decltype(&dsctl_cuda_abi)>(dlsym(library, "dsctl_cuda_abi"));
+  const auto create =
+      reinterpret_cast<decltype(&dsctl_cuda_create_ops)>(dlsym(library, "dsctl_cuda_create_ops"));
+  const std::string found = abi != nullptr ? abi() : "none";
+  if (create == nullptr || found != DSCTL_CUDA_ABI) {
+    throw Error("cuda: " + path + ": built as " + found +
+                ", expected " DSCTL_CUDA_ABI "; install the library that came with this program");
+  }
+  const bool sync = is_set_to("DSCTL_CUDA_SYNC", '1');
+  const DsctlCudaOpsOptions options{
+      .device_idx = request.device_idx,
+      .max_tokens = request.max_tokens,
+      .max_rows = request.max_rows,
+      .max_context = request.max_context,
+      .exact_inputs = !is_set_to("DSCTL_CUDA_EXACT", '0') ? 1 : 0,
+      .use_graphs = !sync && !is_set_to("DSCTL_CUDA_GRAPHS", '0') ? 1 : 0,
+      .dependent_launch = !is_set_to("DSCTL_CUDA_PDL", '0') ? 1 : 0,
+      .sync_each_kernel = sync ? 1 : 0,
+  };
+  std::array<char, 512> error{};
+  void* ops = nullptr;
+  if (create(&options, &ops, error.data(), static_cast<int>(error.size())) != 0) {
+    throw Error(error.data());
+  }
+  return std::unique_ptr<Ops>(static_cast<Ops*>(ops));
 }
 
 }  // namespace dsctl::engine

@@ -8,6 +8,7 @@
 #include "engine/cpu/cpu_ops.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/observing_kernels.h"
+#include "engine/cuda/cuda_library.h"
 #include "engine/error.h"
 #include "engine/lora.h"
 #include "engine/tokenizer/vocabulary.h"
@@ -18,7 +19,9 @@ namespace {
 
 /// f16 would halve the cache, but rounds each key and value by up to 2^-11: more than all that the
 /// reference's sums lose (4.7e-7 of KL on SmolLM2-135M with f32).
-constexpr gguf::DType kKvType = gguf::DType::F32;
+constexpr gguf::DType kCpuKvType = gguf::DType::F32;
+/// On a GPU the cache is read at every token and its bytes are what long contexts cost.
+constexpr gguf::DType kCudaKvType = gguf::DType::F16;
 
 void check_options(const EngineOptions& options) {
   const auto positive = [](int value, const char* name) {
@@ -30,9 +33,65 @@ void check_options(const EngineOptions& options) {
   positive(options.max_num_seqs, "max_num_seqs");
   positive(options.max_num_batched_tokens, "max_num_batched_tokens");
   positive(options.block_size, "block_size");
-  if (options.device == Device::kCuda) {
-    throw Error("device cuda: this version computes on the CPU only, give device cpu or auto");
+}
+
+/// What computes the products: the kernels of `options`, watched by `observer` if there is one.
+OpsBackend cpu_backend(const EngineOptions& options, MatmulObserver* observer) {
+  const int n_threads = options.n_threads > 0 ? options.n_threads : cpu_features().n_physical_cores;
+  const KernelSet* kernels = &select_kernels(options.cpu_kernels);
+  // Shared by the copies of make_ops: the worker's lives as long as the Ops that read it.
+  std::shared_ptr<const KernelSet> watched;
+  if (observer != nullptr) {
+    watched = std::make_shared<ObservingKernels>(*kernels, *observer);
+    kernels = watched.get();
   }
+  const int n_rank_threads = std::max(1, n_threads / options.tp_size);
+  return {.make_ops =
+              [kernels, watched, n_rank_threads](Communicator& comm, const OpsLimits& limits) {
+                return std::make_unique<CpuOps>(*kernels, comm,
+                                                CpuOpsOptions{.n_threads = n_rank_threads,
+                                                              .max_tokens = limits.max_tokens,
+                                                              .max_rows = limits.max_rows,
+                                                              .max_context = limits.max_context});
+              },
+          .kv_dtype = kCpuKvType,
+          .free_bytes = free_host_bytes()};
+}
+
+/// Throws Error with the reason when there is no GPU to use.
+OpsBackend cuda_backend(const gguf::GgufFile& file, const EngineOptions& options) {
+  const CudaStatus status = query_cuda();
+  if (!status.available) throw Error("device cuda: " + status.reason);
+  if (options.tp_size > 1) {
+    throw Error("device cuda: tp_size " + std::to_string(options.tp_size) +
+                ", this version uses one GPU");
+  }
+  int64_t weight_bytes = 0;
+  for (const gguf::TensorInfo& tensor : file.tensors())
+    weight_bytes += tensor.size_bytes;
+  return {.make_ops =
+              [](Communicator& /*comm*/, const OpsLimits& limits) {
+                return make_cuda_ops({.max_tokens = limits.max_tokens,
+                                      .max_rows = limits.max_rows,
+                                      .max_context = limits.max_context});
+              },
+          .kv_dtype = kCudaKvType,
+          .free_bytes = std::max<int64_t>(0, status.devices[0].free_bytes - weight_bytes)};
+}
+
+OpsBackend choose_backend(const gguf::GgufFile& file, const EngineOptions& options,
+                          MatmulObserver* observer) {
+  if (observer != nullptr && options.device == Device::kCuda) {
+    throw Error("device cuda: products are observed on the CPU only, give device cpu");
+  }
+  switch (options.device) {
+    case Device::kCuda:
+      return cuda_backend(file, options);
+    case Device::kAuto:  // the GPU path has to prove itself before it is chosen unasked
+    case Device::kCpu:
+      break;
+  }
+  return cpu_backend(options, observer);
 }
 
 void require(bool holds, const char* what) {
@@ -48,14 +107,20 @@ std::vector<int32_t> eog_tokens(const gguf::GgufFile& file) {
 }  // namespace
 
 struct ModelWorker::Rank {
-  std::unique_ptr<const KernelSet> observing_kernels;  // only with an observer
   std::unique_ptr<Ops> ops;
   std::unique_ptr<Model> model;
 };
 
 ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& options,
                          MatmulObserver* observer)
-    : observer_(observer), group_((check_options(options), options.tp_size)), threads_(group_) {
+    : ModelWorker(file, options,
+                  (check_options(options), choose_backend(file, options, observer))) {}
+
+ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& options,
+                         const OpsBackend& backend)
+    : make_ops_(backend.make_ops),
+      group_((check_options(options), options.tp_size)),
+      threads_(group_) {
   const Architecture& architecture = find_architecture(file);
   const ModelConfig config = architecture.read_config(ConfigReader(file));
   for (const std::string& path : options.adapter_paths)
@@ -67,16 +132,16 @@ ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& option
   limits_.block_size = options.block_size;
   limits_.eog_token_ids = eog_tokens(file);
 
-  const KvLayout whole{kKvType, config.n_layers, 1, options.block_size, config.kv_shape()};
+  const KvLayout whole{backend.kv_dtype, config.n_layers, 1, options.block_size, config.kv_shape()};
   // Ranks share the heads, but each has all of a latent cache.
   const int n_copies = config.mla.latent_dim > 0 ? options.tp_size : 1;
   const int64_t block_bytes = whole.block_bytes() * n_copies;
   limits_.n_kv_blocks =
-      choose_n_kv_blocks(options, limits_.max_model_len, block_bytes, free_host_bytes());
+      choose_n_kv_blocks(options, limits_.max_model_len, block_bytes, backend.free_bytes);
   limits_.kv_bytes = block_bytes * limits_.n_kv_blocks;
 
   ranks_.resize(static_cast<size_t>(options.tp_size));
-  threads_.run([&](int rank) { load_rank(file, options, config, architecture, rank); });
+  threads_.run([&](int rank) { load_rank(file, backend, config, architecture, rank); });
   for (const auto& rank : ranks_)
     limits_.weight_bytes += rank->ops->weight_bytes();
   limits_.device = ranks_[0]->ops->device_name();
@@ -84,29 +149,24 @@ ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& option
 
 ModelWorker::~ModelWorker() = default;
 
-void ModelWorker::load_rank(const gguf::GgufFile& file, const EngineOptions& options,
+bool ModelWorker::alive() const {
+  return std::ranges::all_of(ranks_, [](const auto& rank) { return rank->ops->alive(); });
+}
+
+void ModelWorker::load_rank(const gguf::GgufFile& file, const OpsBackend& backend,
                             const ModelConfig& config, const Architecture& architecture, int rank) {
-  const int n_threads = options.n_threads > 0 ? options.n_threads : cpu_features().n_physical_cores;
   auto loaded = std::make_unique<Rank>();
-  const KernelSet* kernels = &select_kernels(options.cpu_kernels);
-  if (observer_ != nullptr) {
-    loaded->observing_kernels = std::make_unique<ObservingKernels>(*kernels, *observer_);
-    kernels = loaded->observing_kernels.get();
-  }
-  loaded->ops =
-      std::make_unique<CpuOps>(*kernels, group_.rank(rank),
-                               CpuOpsOptions{.n_threads = std::max(1, n_threads / options.tp_size),
-                                             .max_tokens = max_tokens_,
-                                             .max_rows = max_rows_,
-                                             .max_context = limits_.max_model_len});
+  loaded->ops = make_ops_(
+      group_.rank(rank),
+      {.max_tokens = max_tokens_, .max_rows = max_rows_, .max_context = limits_.max_model_len});
   if (!adapters_.empty() && !loaded->ops->takes_loras()) {
     throw Error("LoRA adapters are not supported on " + loaded->ops->device_name());
   }
   LoraSet loras(adapters_);
-  WeightLoader loader(file, {rank, options.tp_size}, *loaded->ops, &loras);
+  WeightLoader loader(file, {rank, group_.size()}, *loaded->ops, &loras);
   loaded->model = architecture.load(config, {.max_model_len = limits_.max_model_len}, loader);
   loras.check_all_used();
-  loaded->ops->finish_loading({.dtype = kKvType,
+  loaded->ops->finish_loading({.dtype = backend.kv_dtype,
                                .n_layers = config.n_layers,
                                .n_blocks = limits_.n_kv_blocks,
                                .block_size = limits_.block_size,

@@ -239,6 +239,8 @@ class Ops {
   /// are used in place.
   virtual int64_t weight_bytes() const = 0;
   virtual std::string device_name() const = 0;  // "CPU (AVX-512 VNNI), 2 threads"
+  /// False once the device is lost: every later call throws.
+  virtual bool alive() const { return true; }
 
   // A step. begin first; then rows are the batch's tokens, until keep_sampled_rows.
 

@@ -19,6 +19,7 @@ DSCTL_CUDA_EXPORT int32_t dsctl_cuda_create_ops(const DsctlCudaOpsOptions* optio
     own.max_tokens = options->max_tokens;
     own.max_rows = options->max_rows;
     own.max_context = options->max_context;
+    own.exact_inputs = options->exact_inputs != 0;
     own.use_graphs = options->use_graphs != 0;
     own.stream.dependent_launch = options->dependent_launch != 0;
     own.stream.sync_each_kernel = options->sync_each_kernel != 0;

@@ -1,12 +1,14 @@
-// The C interface of the CUDA library: what dlopen finds in it. Plain C types, so that the library
-// and the program may be built by different compilers; `kCudaApiVersion` must match on both sides.
+// The C interface of the CUDA library: what dlopen finds in it. Devices are described in plain C
+// types, whoever built the library; kDsctlCudaApiVersion must match on both sides. Ops, in
+// contrast, are a C++ object: dsctl_cuda_abi() must equal the program's own text, which stands for
+// the headers and the compiler, before one is asked for.
 #pragma once
 
 #include <cstdint>
 
 extern "C" {
 
-inline constexpr int32_t kDsctlCudaApiVersion = 1;
+inline constexpr int32_t kDsctlCudaApiVersion = 2;
 
 struct DsctlCudaDevice {
   char name[256];
@@ -34,5 +36,25 @@ int32_t dsctl_cuda_device_count(char* error, int32_t error_size);
 
 /// Describes device `index`. Returns 0, or a negative number with a message in `error`.
 int32_t dsctl_cuda_device(int32_t index, DsctlCudaDevice* device, char* error, int32_t error_size);
+
+/// Text that is equal in a program and a library that were built of the same interface headers by
+/// the same compiler.
+const char* dsctl_cuda_abi();
+
+struct DsctlCudaOpsOptions {
+  int32_t device_idx;
+  int32_t max_tokens;
+  int32_t max_rows;
+  int32_t max_context;
+  int32_t exact_inputs;      // 0: 8-bit inputs of quantised weights instead of 16-bit ones
+  int32_t use_graphs;        // 0: every kernel is started by itself
+  int32_t dependent_launch;  // 0: every kernel waits for the one before
+  int32_t sync_each_kernel;  // 1: for finding the kernel that fails
+};
+
+/// Makes a dsctl::engine::Ops, which the caller deletes. Returns 0, or a negative number with a
+/// message in `error`.
+int32_t dsctl_cuda_create_ops(const DsctlCudaOpsOptions* options, void** ops, char* error,
+                              int32_t error_size);
 
 }  // extern "C"

@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "engine/ops.h"
 
 namespace dsctl::engine {
 
@@ -30,5 +33,19 @@ struct CudaStatus {
 /// Opens the CUDA library and asks for devices. DSCTL_CUDA_LIBRARY names another file than the one
 /// that is installed with the program. Never throws: absence is an answer.
 CudaStatus query_cuda();
+
+struct CudaOpsRequest {
+  int device_idx = 0;
+  int max_tokens = 0;   // of one step
+  int max_rows = 0;     // of logits in one step, and sequences
+  int max_context = 0;  // tokens of one sequence
+};
+
+/// One GPU's operations, of the library that query_cuda opened. For debugging,
+/// DSCTL_CUDA_SYNC=1 waits for every kernel and names the one that fails, DSCTL_CUDA_GRAPHS=0 and
+/// DSCTL_CUDA_PDL=0 do without graphs and dependent launch, DSCTL_CUDA_EXACT=0 takes 8-bit inputs.
+/// Throws Error when the library was built with other headers or another compiler, or when the
+/// device can't be used.
+std::unique_ptr<Ops> make_cuda_ops(const CudaOpsRequest& request);
 
 }  // namespace dsctl::engine

@@ -394,6 +394,7 @@ void CudaOps::multiply(const Matrix& matrix, std::span<const OutputArgs> outputs
   tiled.input = input_tiles_;
   tiled.input_stride = tile_stride_;
   tiled.n_tokens = n_rows_;
+  tiled.exact = options_.exact_inputs;
   for (size_t i = 0; i < matrix.parts.size(); ++i) {
     const Matrix::Part& part = matrix.parts[i];
     if (part.tiled) {

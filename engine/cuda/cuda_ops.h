@@ -26,6 +26,9 @@ struct CudaOpsOptions {
   int max_context = 0;  // tokens of one sequence
   cuda::StreamOptions stream;
   bool use_graphs = true;
+  /// Tiled weights meet 16-bit inputs; false: 8-bit ones, with one more matrix product's error
+  /// each.
+  bool exact_inputs = true;
   /// Device memory is taken in chunks of so many bytes.
   int64_t arena_chunk_bytes = int64_t{256} << 20;
 };

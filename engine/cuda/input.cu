@@ -1,5 +1,5 @@
-// The inputs of a product: normalised, gated or as they are, in f32 or in 8 bits. And the sum of a
-// branch into the residual stream.
+// The inputs of a product: normalised, gated or as they are, in f32 or as 16-bit codes. And the sum
+// of a branch into the residual stream.
 #include "engine/cuda/kernels.h"
 #include "engine/cuda/reduce.cuh"
 
@@ -30,9 +30,9 @@ __device__ __forceinline__ float max_or_nan(float a, float b) {
   return a > b || a != a ? a : b;
 }
 
-/// Writes 128 columns of a token as int8, four of each lane. A step's 32 columns are 8 lanes, a
-/// half of it 4. The CPU's fast kernels quantise by the same rule: scale = max |x| / 127. What is
-/// no number makes the step's scale one, and so every output that reads it.
+/// Writes 128 columns of a token as 16-bit codes, four of each lane. A step's 32 columns are 8
+/// lanes, a half of it 4. The high bytes are those of the CPU's fast kernels: max |x| / 127 is one
+/// of their units. What is no number makes the step's scale one, and so every output that reads it.
 __device__ void quantize(const float (&values)[4], int first_col, int n_tile_cols,
                          ActivationTile* tiles) {
   float largest = max_or_nan(max_or_nan(fabsf(values[0]), fabsf(values[1])),
@@ -40,27 +40,42 @@ __device__ void quantize(const float (&values)[4], int first_col, int n_tile_col
 #pragma unroll
   for (int mask = 1; mask < 8; mask *= 2)
     largest = max_or_nan(largest, __shfl_xor_sync(kAllLanes, largest, mask));
-  const float scale = largest / 127.0f;
+  const float unit = largest / 127.0f;
   // Where the inverse is beyond f32, all values round to zero codes; their size is below 1e-36.
-  const float inverse = scale > 1e-37f ? 1.0f / scale : 0.0f;
-  uint32_t word = 0;
-  int sum = 0;
+  const float inverse = unit > 1e-37f ? 1.0f / unit : 0.0f;
+  uint32_t high_word = 0;
+  uint32_t low_word = 0;
+  int high_sum = 0;
+  int low_sum = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float scaled = values[i] * inverse;
-    const int code = scaled == scaled ? static_cast<int>(rintf(scaled)) : 0;
-    word |= (static_cast<uint32_t>(code) & 255u) << (8 * i);
-    sum += code;
+    float scaled = values[i] * inverse;
+    if (scaled != scaled) scaled = 0.0f;
+    const float rounded = rintf(scaled);
+    const int high = static_cast<int>(rounded);
+    const int low = min(static_cast<int>(rintf((scaled - rounded) * 256.0f)), 127);
+    high_word |= (static_cast<uint32_t>(high) & 255u) << (8 * i);
+    low_word |= (static_cast<uint32_t>(low) & 255u) << (8 * i);
+    high_sum += high;
+    low_sum += low;
   }
-  sum += __shfl_xor_sync(kAllLanes, sum, 1);
-  sum += __shfl_xor_sync(kAllLanes, sum, 2);
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+    high_sum += __shfl_xor_sync(kAllLanes, high_sum, mask);
+    low_sum += __shfl_xor_sync(kAllLanes, low_sum, mask);
+  }
   if (first_col >= n_tile_cols) return;
   ActivationTile& tile = tiles[first_col / kTileCols];
   const int column = first_col % kTileCols;
-  tile.codes[activation_word(column)] = word;
-  ActivationTile::Step& step = tile.steps[column / kStepCols];
-  if (column % 16 == 0) step.sums[column / 16 % 2] = static_cast<int16_t>(sum);
-  if (column % kStepCols == 0) step.scale = scale;
+  tile.high[activation_word(column)] = high_word;
+  tile.low[activation_word(column)] = low_word;
+  const int step = column / kStepCols;
+  const int half = column / 16 % 2;
+  if (column % 16 == 0) {
+    tile.steps[step].high_sums[half] = static_cast<int16_t>(high_sum);
+    tile.low_sums[step].sums[half] = static_cast<int16_t>(low_sum);
+  }
+  if (column % kStepCols == 0) tile.steps[step].scale = unit / 256.0f;
 }
 
 /// A block makes 1024 columns of one token; each block of a normalised row sums up the whole row.

@@ -104,6 +104,7 @@ struct TileLinearArgs {
   const ActivationTile* input = nullptr;  // (n_tokens, input_stride)
   int64_t input_stride = 0;
   int n_tokens = 0;
+  bool exact = true;  // all 16 bits of the inputs, or their high bytes
 };
 void tile_linear(Stream& stream, const TileLinearArgs& args);
 

@@ -72,7 +72,8 @@ struct Codes {
   }
 };
 
-/// Integer products of one step: of its 32 columns together, or for kSigned of each half.
+/// Integer products of one step with the high bytes of the inputs, or the low ones: of its 32
+/// columns together, or for kSigned of each half.
 template <typename Tile>
 struct StepProducts {
   static constexpr bool kHalves = Tile::kScales == ScaleKind::kSigned;
@@ -98,6 +99,21 @@ struct StepProducts {
     }
   }
 };
+
+/// Products with the inputs' whole codes. Their largest is 31 * 32,639 * 32 (Q5_K), or 127 instead
+/// of 31 (Q8_0); with the factor of 16 of 4-bit codes 240: far from 2^31.
+template <typename Tile, bool kExact>
+__device__ __forceinline__ StepProducts<Tile> join(const StepProducts<Tile>& high,
+                                                   const StepProducts<Tile>& low) {
+  StepProducts<Tile> result;
+#pragma unroll
+  for (int i = 0; i < (StepProducts<Tile>::kHalves ? 2 : 1); ++i) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      result.c[i][k] = high.c[i][k] * 256 + (kExact ? low.c[i][k] : 0);
+  }
+  return result;
+}
 
 /// One row's scales of a tile.
 struct RowScales {
@@ -169,15 +185,22 @@ struct PairActivations {
   int sum[2][2];  // [step][half]
 };
 
+template <bool kExact>
 __device__ __forceinline__ PairActivations load_activations(const ActivationTile& tile, int pair) {
   const uint4 words = reinterpret_cast<const uint4*>(tile.steps)[pair];
+  uint2 low = make_uint2(0, 0);
+  if constexpr (kExact) low = reinterpret_cast<const uint2*>(tile.low_sums)[pair];
+  const auto code_sum = [](uint32_t high_bits, uint32_t low_bits) {
+    return static_cast<int>(static_cast<int16_t>(high_bits)) * 256 +
+           static_cast<int>(static_cast<int16_t>(low_bits));
+  };
   PairActivations result;
   result.scale[0] = gguf::float_from_bits(words.x);
-  result.sum[0][0] = static_cast<int16_t>(words.y);
-  result.sum[0][1] = static_cast<int16_t>(words.y >> 16);
+  result.sum[0][0] = code_sum(words.y & 0xffffu, low.x & 0xffffu);
+  result.sum[0][1] = code_sum(words.y >> 16, low.x >> 16);
   result.scale[1] = gguf::float_from_bits(words.z);
-  result.sum[1][0] = static_cast<int16_t>(words.w);
-  result.sum[1][1] = static_cast<int16_t>(words.w >> 16);
+  result.sum[1][0] = code_sum(words.w & 0xffffu, low.y & 0xffffu);
+  result.sum[1][1] = code_sum(words.w >> 16, low.y >> 16);
   return result;
 }
 
@@ -192,14 +215,16 @@ __device__ __forceinline__ float add_pair(float sum, const PairScales& scales,
     const int(&c)[2] = step == 0 ? even : odd;
     float value;
     if constexpr (Tile::kScales == ScaleKind::kSigned) {
-      const int total = scales.scale[step][0] * (c[0] - Tile::kOffset * x.sum[step][0]) +
-                        scales.scale[step][1] * (c[1] - Tile::kOffset * x.sum[step][1]);
-      value = scales.d[0] * static_cast<float>(total);
+      // Each at most 128 * 32 * 32,639 * 16, just below 2^31; their sum is not.
+      const int first = scales.scale[step][0] * (c[0] - Tile::kOffset * x.sum[step][0]);
+      const int second = scales.scale[step][1] * (c[1] - Tile::kOffset * x.sum[step][1]);
+      value = scales.d[0] * (static_cast<float>(first) + static_cast<float>(second));
     } else {
       const int x_sum = x.sum[step][0] + x.sum[step][1];
       // The codes of an odd step of 4 bits are 16 times too large: exactly divisible.
       const int product = Tile::kBits == 4 && step == 1 ? c[0] >> 4 : c[0];
       if constexpr (Tile::kScales == ScaleKind::kSixBit) {
+        // At most 63 * 31 * 32,639 * 32, below 2^31.
         value = fmaf(scales.d[0], static_cast<float>(scales.scale[step][0] * product),
                      -(scales.m[0] * static_cast<float>(scales.min[step] * x_sum)));
       } else if constexpr (Tile::kScales == ScaleKind::kDM) {
@@ -242,7 +267,7 @@ __device__ __forceinline__ void store_output(const TilePart& part, int row, int 
 /// One token. A block is a panel; its warps take tiles in turn. Column s of B holds the activations
 /// of step s alone, so that after eight multiplications C[row][s] is that step's product: lane
 /// (g, j) has rows g and g + 8, steps 2j and 2j + 1. Reads each weight once.
-template <typename Tile>
+template <typename Tile, bool kExact>
 __device__ void one_token_panel(const TileLinearArgs& args, const TilePart& part, int panel,
                                 float (*partial)[kPanelRows]) {
   const PanelShape shape{args.n_cols / kStepCols};
@@ -272,17 +297,23 @@ __device__ void one_token_panel(const TileLinearArgs& args, const TilePart& part
     if (more) load(t + kWarps, next, next_scales);
 
     const ActivationTile& x = args.input[t];
-    const uint2 b = *reinterpret_cast<const uint2*>(x.codes + j * 16 + group * 2);
-    const PairActivations activations = load_activations(x, j);
-    StepProducts<Tile> products;
-    products.clear();
+    const uint2 b = *reinterpret_cast<const uint2*>(x.high + j * 16 + group * 2);
+    uint2 low_b = make_uint2(0, 0);
+    if constexpr (kExact) low_b = *reinterpret_cast<const uint2*>(x.low + j * 16 + group * 2);
+    const PairActivations activations = load_activations<kExact>(x, j);
+    StepProducts<Tile> high_products;
+    StepProducts<Tile> low_products;
+    high_products.clear();
+    low_products.clear();
 #pragma unroll
     for (int step = 0; step < kTileSteps; ++step) {
       uint32_t a[4];
       codes.operand(step, a);
       const bool own = group == step;
-      products.multiply(a, own ? b.x : 0u, own ? b.y : 0u);
+      high_products.multiply(a, own ? b.x : 0u, own ? b.y : 0u);
+      if constexpr (kExact) low_products.multiply(a, own ? low_b.x : 0u, own ? low_b.y : 0u);
     }
+    const StepProducts<Tile> products = join<Tile, kExact>(high_products, low_products);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       constexpr int kLast = StepProducts<Tile>::kHalves ? 1 : 0;
@@ -316,7 +347,7 @@ __device__ void one_token_panel(const TileLinearArgs& args, const TilePart& part
 /// Several tokens, 8 for each column group of B. As above, but the columns of B are tokens: lane
 /// (g, j) has rows g and g + 8 of tokens 2j and 2j + 1 and keeps a sum for each pair of steps, in
 /// place of the other kernel's four lanes. Weights are read once for 8 * kGroups tokens.
-template <typename Tile, int kGroups>
+template <typename Tile, int kGroups, bool kExact>
 __device__ void many_token_panel(const TileLinearArgs& args, const TilePart& part, int panel,
                                  float* partial) {
   constexpr int kTokens = 8 * kGroups;
@@ -355,22 +386,33 @@ __device__ void many_token_panel(const TileLinearArgs& args, const TilePart& par
       for (int n = 0; n < kGroups; ++n) {
         const int token = first_token + 8 * n + group;
         uint4 b = make_uint4(0, 0, 0, 0);
+        uint4 low_b = make_uint4(0, 0, 0, 0);
         if (token < args.n_tokens) {
           const ActivationTile& x = args.input[token * args.input_stride + t];
-          b = *reinterpret_cast<const uint4*>(x.codes + j * 16 + pair * 4);
+          b = *reinterpret_cast<const uint4*>(x.high + j * 16 + pair * 4);
+          if constexpr (kExact) low_b = *reinterpret_cast<const uint4*>(x.low + j * 16 + pair * 4);
         }
-        StepProducts<Tile> even_products;
-        StepProducts<Tile> odd_products;
-        even_products.clear();
-        odd_products.clear();
-        even_products.multiply(even_a, b.x, b.y);
-        odd_products.multiply(odd_a, b.z, b.w);
+        StepProducts<Tile> high[2];
+        StepProducts<Tile> low[2];
+#pragma unroll
+        for (int step = 0; step < 2; ++step) {
+          high[step].clear();
+          low[step].clear();
+        }
+        high[0].multiply(even_a, b.x, b.y);
+        high[1].multiply(odd_a, b.z, b.w);
+        if constexpr (kExact) {
+          low[0].multiply(even_a, low_b.x, low_b.y);
+          low[1].multiply(odd_a, low_b.z, low_b.w);
+        }
+        const StepProducts<Tile> even_products = join<Tile, kExact>(high[0], low[0]);
+        const StepProducts<Tile> odd_products = join<Tile, kExact>(high[1], low[1]);
 #pragma unroll
         for (int u = 0; u < 2; ++u) {
           const int own_token = first_token + 8 * n + 2 * j + u;
           if (own_token >= args.n_tokens) continue;
           const PairActivations activations =
-              load_activations(args.input[own_token * args.input_stride + t], pair);
+              load_activations<kExact>(args.input[own_token * args.input_stride + t], pair);
 #pragma unroll
           for (int r = 0; r < 2; ++r) {
             constexpr int kLast = StepProducts<Tile>::kHalves ? 1 : 0;
@@ -439,34 +481,35 @@ __device__ void many_token_panel(const TileLinearArgs& args, const TilePart& par
       break;                               \
   }
 
+template <bool kExact>
 __global__ void __launch_bounds__(kThreads, 2)
     one_token_kernel(const __grid_constant__ TileLinearArgs args) {
   __shared__ float partial[kWarps][kPanelRows];
   allow_next_kernel();
   const PanelOf own = find_panel(args);
   const TilePart& part = args.parts[own.part];
-#define DSCTL_ONE_TOKEN(Tile) one_token_panel<Tile>(args, part, own.panel, partial)
+#define DSCTL_ONE_TOKEN(Tile) one_token_panel<Tile, kExact>(args, part, own.panel, partial)
   DSCTL_FOR_TILE_FORMAT(part.dtype, DSCTL_ONE_TOKEN)
 #undef DSCTL_ONE_TOKEN
 }
 
-template <int kGroups>
+template <int kGroups, bool kExact>
 __global__ void __launch_bounds__(kThreads)
     many_token_kernel(const __grid_constant__ TileLinearArgs args) {
   __shared__ float partial[kWarps * 8 * kGroups * kPanelRows];
   allow_next_kernel();
   const PanelOf own = find_panel(args);
   const TilePart& part = args.parts[own.part];
-#define DSCTL_MANY_TOKENS(Tile) many_token_panel<Tile, kGroups>(args, part, own.panel, partial)
+#define DSCTL_MANY_TOKENS(Tile) \
+  many_token_panel<Tile, kGroups, kExact>(args, part, own.panel, partial)
   DSCTL_FOR_TILE_FORMAT(part.dtype, DSCTL_MANY_TOKENS)
 #undef DSCTL_MANY_TOKENS
 }
 
 #undef DSCTL_FOR_TILE_FORMAT
 
-}  // namespace
-
-void tile_linear(Stream& stream, const TileLinearArgs& args) {
+template <bool kExact>
+void launch_tile_linear(Stream& stream, const TileLinearArgs& args) {
   unsigned n_panels = 0;
   for (int i = 0; i < args.n_parts; ++i)
     n_panels += static_cast<unsigned>((args.parts[i].n_rows + kPanelRows - 1) / kPanelRows);
@@ -475,13 +518,23 @@ void tile_linear(Stream& stream, const TileLinearArgs& args) {
                 static_cast<unsigned>((args.n_tokens + n_tokens_each - 1) / n_tokens_each));
   };
   if (args.n_tokens == 1) {
-    stream.launch("tile_linear_1", one_token_kernel, dim3(n_panels), kThreads, 0, args);
+    stream.launch("tile_linear_1", one_token_kernel<kExact>, dim3(n_panels), kThreads, 0, args);
   } else if (args.n_tokens <= 8) {
-    stream.launch("tile_linear_8", many_token_kernel<1>, blocks_of(8), kThreads, 0, args);
+    stream.launch("tile_linear_8", many_token_kernel<1, kExact>, blocks_of(8), kThreads, 0, args);
   } else if (args.n_tokens <= 16) {
-    stream.launch("tile_linear_16", many_token_kernel<2>, blocks_of(16), kThreads, 0, args);
+    stream.launch("tile_linear_16", many_token_kernel<2, kExact>, blocks_of(16), kThreads, 0, args);
   } else {
-    stream.launch("tile_linear_32", many_token_kernel<4>, blocks_of(32), kThreads, 0, args);
+    stream.launch("tile_linear_32", many_token_kernel<4, kExact>, blocks_of(32), kThreads, 0, args);
+  }
+}
+
+}  // namespace
+
+void tile_linear(Stream& stream, const TileLinearArgs& args) {
+  if (args.exact) {
+    launch_tile_linear<true>(stream, args);
+  } else {
+    launch_tile_linear<false>(stream, args);
   }
 }
 

@@ -302,21 +302,28 @@ struct TilePacker {
   }
 };
 
-// Activations beside the tiles: int8 codes with one scale for each 32 columns, in the order of the
-// B operand: lane j of a quad reads its words of all 8 steps in a row.
+// Activations beside the tiles: 16-bit codes with one scale for each 32 columns, their high and low
+// bytes apart and in the order of the B operand: lane j of a quad reads its words of all 8 steps in
+// a row. Products take both bytes, or the high ones alone, which is the usual 8-bit input.
 
-/// 256 columns of one token. A value is scale * code.
+/// 256 columns of one token. A value is scale * (256 * high + low), both bytes signed.
 struct ActivationTile {
   struct Step {
     float scale;
-    int16_t sums[2];  // of the codes of columns 0..15 and 16..31
+    int16_t high_sums[2];  // of the bytes of columns 0..15 and 16..31
   };
-  uint32_t codes[64];  // [j][step][half]: columns 16 * half + 4j .. + 3 of the step
+  struct LowSums {
+    int16_t sums[2];
+  };
+  uint32_t high[64];  // [j][step][half]: columns 16 * half + 4j .. + 3 of the step
   Step steps[kTileSteps];
+  uint32_t low[64];
+  LowSums low_sums[kTileSteps];
 };
-static_assert(sizeof(ActivationTile) == 320);
+static_assert(sizeof(ActivationTile) == 608);
 
-/// The place in ActivationTile::codes of the four columns from `column` (a multiple of 4) on.
+/// The place in ActivationTile::high and low of the four columns from `column` (a multiple of 4)
+/// on.
 DSCTL_HD inline int activation_word(int column) {
   const int step = column / kStepCols;
   const int half = column / 16 % 2;

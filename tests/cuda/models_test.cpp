@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "engine/model_worker.h"
+#include "engine/tokenizer/tokenizer.h"
 #include "gguf/gguf_file.h"
 #include "tests/cuda/device.h"
 #include "tests/support/catch.h"
@@ -184,7 +185,7 @@ TEST_CASE("CUDA agrees with the CPU reference on a quantised model", "[gpu]") {
     INFO(gguf::dtype_info(dtype).name);
     // Two layers of four products in a row, and the head.
     const bool plain = dtype == gguf::DType::F16 || dtype == gguf::DType::BF16;
-    CHECK(error <= (plain ? 1e-9 : 9 * 5e-4));
+    CHECK(error <= (plain ? 1e-9 : 1e-6));
   }
 }
 
@@ -210,18 +211,27 @@ TEST_CASE("A real model's distributions on CUDA are the CPU reference's", "[gpu]
     return;
   }
   const auto file = gguf::GgufFile::open(path);
-  std::vector<int32_t> tokens;
-  for (int i = 0; i < (tests::is_emulated() ? 12 : 40); ++i)
-    tokens.push_back(1 + 7919 * i % 20000);
+  // Text as people write it: of nonsense a model's distributions hang on every rounding.
+  std::vector<int32_t> tokens = Tokenizer::from_gguf(file)->encode(
+      "The tide comes in twice a day because the moon pulls on the sea. When the sun and the moon "
+      "stand in one line, their pulls add up and the water rises higher than usual; fishermen call "
+      "that a spring tide.",
+      AddSpecial::kYes, SpecialTokens::kAsText);
+  tokens.resize(std::min<size_t>(tokens.size(), 40));
   ModelWorker reference(file, tests::small_options());
   const auto want = tests::run_in_chunks(reference, tokens, 40, kBlocks);
   const int vocab = reference.limits().vocab_size;
+  EngineOptions fast_options = tests::small_options();
+  fast_options.cpu_kernels = CpuKernels::kFast;
+  ModelWorker fast(file, fast_options);
+  WARN("mean divergence of the CPU's fast kernels "
+       << mean_divergence(tests::run_in_chunks(fast, tokens, 40, kBlocks), want, vocab));
   for (const gguf::DType kv_dtype : {gguf::DType::F32, gguf::DType::F16}) {
     CudaModel model(file, true, kv_dtype);
     const double divergence = mean_divergence(model.run(tokens, 40), want, vocab);
     INFO(path << ", cache " << gguf::dtype_info(kv_dtype).name);
     WARN("mean divergence " << divergence);
-    CHECK(divergence <= 1e-3);
+    CHECK(divergence <= 1e-4);
   }
 }
 

@@ -2,7 +2,8 @@
 // tests/golden/models/compare_llamacpp.py compares with.
 //
 //   logits_tool MODEL TOKENS_FILE OUT [--window N] [--kernels fast|reference] [--tp N] [--threads
-//   N] logits_tool MODEL TOKENS_FILE --greedy N [...]
+//   N] [--device cpu|cuda]
+//   logits_tool MODEL TOKENS_FILE --greedy N [...]
 //
 // TOKENS_FILE: int32 token ids. OUT: int32 n_tokens, int32 vocab_size, float32 logits[n_tokens,
 // vocab_size]. With --window the tokens are taken as independent sequences of N.
@@ -57,6 +58,9 @@ Arguments parse(int argc, char** argv) {
       arguments.options.adapter_paths.push_back(value);
     } else if (flag == "--threads") {
       arguments.options.n_threads = std::stoi(value);
+    } else if (flag == "--device") {
+      arguments.options.device =
+          value == "cuda" ? dsctl::engine::Device::kCuda : dsctl::engine::Device::kCpu;
     } else if (flag == "--kernels") {
       arguments.options.cpu_kernels = value == "reference" ? dsctl::engine::CpuKernels::kReference
                                                            : dsctl::engine::CpuKernels::kFast;

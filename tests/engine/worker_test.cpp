@@ -239,7 +239,9 @@ TEST_CASE("Options that make no sense are named") {
   CHECK_THROWS_WITH(make_worker(file, options), "block_size: -1, expected at least 1");
   options.block_size = 8;
   options.device = Device::kCuda;
-  CHECK_THROWS_WITH(make_worker(file, options), Catch::Contains("device cuda"));
+  setenv("DSCTL_CUDA_LIBRARY", "/nowhere/libdsctl_cuda.so", 1);
+  CHECK_THROWS_WITH(make_worker(file, options), Catch::Contains("device cuda: cannot load"));
+  unsetenv("DSCTL_CUDA_LIBRARY");
 }
 
 }  // namespace dsctl::engine

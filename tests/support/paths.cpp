@@ -5,6 +5,8 @@
 namespace dsctl::tests {
 
 std::filesystem::path source_dir() {
+  // A bundle is tested where the sources are not: it brings the data that the tests read.
+  if (const char* dir = std::getenv("DSCTL_TEST_SOURCE")) return dir;
   return DSCTL_SOURCE_DIR;
 }
 

@@ -8,7 +8,7 @@
 
 namespace dsctl::tests {
 
-/// The root of the source tree.
+/// The root of the source tree, or the folder that DSCTL_TEST_SOURCE names.
 std::filesystem::path source_dir();
 
 /// The folder with the specification's test vectors, from DSCTL_TEST_SHARED or beside the source

@@ -207,7 +207,9 @@ class Bench {
   Bench(const ModelShape& shape, const std::string& device, double read_gb_s)
       : shape_(shape), device_(device), read_gb_s_(read_gb_s) {}
 
-  void run_variant(const std::string& variant, bool use_graphs, bool dependent_launch) {
+  void run_variant(const std::string& variant, bool use_graphs, bool dependent_launch,
+                   bool exact_inputs = true) {
+    exact_inputs_ = exact_inputs;
     make_model(use_graphs, dependent_launch, false);
     variant_ = variant;
     decode(1, 128, 40);
@@ -247,6 +249,7 @@ class Bench {
     options.max_rows = kMaxSeqs;
     options.max_context = kMaxContext;
     options.use_graphs = use_graphs;
+    options.exact_inputs = exact_inputs_;
     options.stream.dependent_launch = dependent_launch;
     options.stream.profile = with_profile;
     const auto begin = std::chrono::steady_clock::now();
@@ -324,6 +327,7 @@ class Bench {
   const std::string device_;
   const double read_gb_s_;
   std::string variant_;
+  bool exact_inputs_ = true;
   std::unique_ptr<Model> model_;
 };
 
@@ -341,6 +345,7 @@ void run(const std::string& name, int n_layers) {
     std::printf("device,model,variant,work,sequences,context,ms,tok_s,gb_s,percent_of_read\n");
     Bench bench(shape, device, read_gb_s);
     bench.run_variant("graph+pdl", true, true);
+    bench.run_variant("graph+pdl+8-bit-inputs", true, true, false);
     bench.run_variant("graph", true, false);
     bench.run_variant("pdl", false, true);
     bench.run_variant("plain", false, false);
