@@ -79,7 +79,7 @@ Section kinds_section(const ModelFootprint& model) {
 
 Section types_section(const ModelFootprint& model) {
   Section section{"Weights by type", {}};
-  for (const engine::TypeTotal& total : model.types) {
+  for (const gguf::TypeTotal& total : model.types) {
     section.rows.push_back({std::string(gguf::dtype_info(total.dtype).name),
                             std::to_string(total.n_tensors) + " tensors", gb(total.size_bytes)});
   }
@@ -249,7 +249,7 @@ Json weights_json(const ModelFootprint& model) {
                              {"read_bytes_per_token", total.read_bytes}});
   }
   json["types"] = Json::array();
-  for (const engine::TypeTotal& total : model.types) {
+  for (const gguf::TypeTotal& total : model.types) {
     json["types"].push_back({{"type", gguf::dtype_info(total.dtype).name},
                              {"tensors", total.n_tensors},
                              {"size_bytes", total.size_bytes}});

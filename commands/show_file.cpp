@@ -5,13 +5,13 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "commands/model_info.h"
 #include "gguf/dtype.h"
 #include "gguf/printable.h"
+#include "gguf/type_totals.h"
 
 namespace dsctl::commands {
 namespace {
@@ -40,31 +40,6 @@ std::string human_size(int64_t size_bytes) {
     ++unit;
   }
   return format(value < 99.95 ? "%.1f" : "%.0f", value) + kUnits[unit];
-}
-
-struct TypeTotal {
-  gguf::DType dtype = gguf::DType::F32;
-  int64_t n_tensors = 0;
-  int64_t size_bytes = 0;
-};
-
-/// What each tensor type takes, the largest first.
-std::vector<TypeTotal> type_totals(const gguf::GgufFile& file) {
-  std::map<gguf::DType, TypeTotal> by_type;
-  for (const gguf::TensorInfo& tensor : file.tensors()) {
-    TypeTotal& total = by_type[tensor.dtype];
-    total.dtype = tensor.dtype;
-    ++total.n_tensors;
-    total.size_bytes += tensor.size_bytes;
-  }
-  std::vector<TypeTotal> totals;
-  totals.reserve(by_type.size());
-  for (const auto& [dtype, total] : by_type)
-    totals.push_back(total);
-  std::stable_sort(totals.begin(), totals.end(), [](const TypeTotal& a, const TypeTotal& b) {
-    return a.size_bytes > b.size_bytes;
-  });
-  return totals;
 }
 
 std::string type_name(gguf::DType dtype) {
@@ -224,7 +199,7 @@ Section file_section(const gguf::GgufFile& file) {
 
 Section types_section(const gguf::GgufFile& file) {
   Section section{"Tensor types", {}};
-  for (const TypeTotal& total : type_totals(file)) {
+  for (const gguf::TypeTotal& total : gguf::type_totals(file)) {
     section.rows.push_back(
         {type_name(total.dtype), std::to_string(total.n_tensors), human_size(total.size_bytes)});
   }
@@ -318,7 +293,7 @@ Json file_json(const gguf::GgufFile& file, const ShowFileOptions& options) {
     shards.push_back({{"path", shard.path().string()}, {"size_bytes", shard.bytes().size()}});
   }
   Json types = Json::array();
-  for (const TypeTotal& total : type_totals(file)) {
+  for (const gguf::TypeTotal& total : gguf::type_totals(file)) {
     types.push_back({{"type", type_name(total.dtype)},
                      {"count", total.n_tensors},
                      {"size_bytes", total.size_bytes}});

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <map>
 #include <optional>
 
 #include "engine/error.h"
@@ -153,23 +152,6 @@ void add(WeightTotal& total, const gguf::TensorInfo& tensor, int64_t read_num, i
   total.read_bytes += part(tensor.size_bytes);
 }
 
-std::vector<TypeTotal> measure_types(const gguf::GgufFile& file) {
-  std::map<gguf::DType, TypeTotal> by_type;
-  for (const gguf::TensorInfo& tensor : file.tensors()) {
-    TypeTotal& total = by_type[tensor.dtype];
-    total.dtype = tensor.dtype;
-    ++total.n_tensors;
-    total.size_bytes += tensor.size_bytes;
-  }
-  std::vector<TypeTotal> totals;
-  for (const auto& [dtype, total] : by_type)
-    totals.push_back(total);
-  std::stable_sort(totals.begin(), totals.end(), [](const TypeTotal& a, const TypeTotal& b) {
-    return a.size_bytes > b.size_bytes;
-  });
-  return totals;
-}
-
 }  // namespace
 
 std::string_view weight_kind_name(WeightKind kind) {
@@ -269,7 +251,7 @@ ModelFootprint measure_model(const gguf::GgufFile& file) {
     if (layer >= 0 && layer < model.n_layers)
       add(model.layers[static_cast<size_t>(layer)], tensor, read_num, read_den);
   }
-  model.types = measure_types(file);
+  model.types = gguf::type_totals(file);
   model.kv = measure_kv(file, keys, model);
   return model;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gguf/gguf_file.h"
+#include "gguf/type_totals.h"
 
 namespace dsctl::engine {
 
@@ -45,12 +46,6 @@ struct WeightTotal {
   int64_t read_bytes = 0;
 };
 
-struct TypeTotal {
-  gguf::DType dtype = gguf::DType::F32;
-  int64_t n_tensors = 0;
-  int64_t size_bytes = 0;
-};
-
 /// What the cache keeps of a token, in values; bytes are these times the size of one.
 struct KvFootprint {
   int n_layers = 0;         // with attention
@@ -81,9 +76,9 @@ struct ModelFootprint {
   int n_used_experts = 0;
   bool is_tied = false;  // the head is the embedding table
   WeightTotal total;
-  std::vector<WeightTotal> kinds;   // (kNumWeightKinds), by WeightKind
-  std::vector<WeightTotal> layers;  // (n_layers)
-  std::vector<TypeTotal> types;     // the largest first
+  std::vector<WeightTotal> kinds;      // (kNumWeightKinds), by WeightKind
+  std::vector<WeightTotal> layers;     // (n_layers)
+  std::vector<gguf::TypeTotal> types;  // the largest first
   KvFootprint kv;
 
   const WeightTotal& of(WeightKind kind) const { return kinds[static_cast<size_t>(kind)]; }
