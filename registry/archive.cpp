@@ -187,6 +187,8 @@ class Importer {
       take(*entry);
     if (manifests_.empty()) throw Error("archive: holds no model");
     check_complete();
+    // Nothing was missing: begin all the same, since that clears what killed imports left.
+    if (!staging_) staging_.emplace(registry_.blobs(), observer_.status);
     std::vector<StagedBlob> needed;
     for (auto& [digest, blob] : staged_) {
       if (!named_.contains(digest)) continue;  // nobody's: goes with the staging directory

@@ -250,6 +250,16 @@ TEST_CASE("An import needs room for its blobs before it writes them") {
                     Contains("the import needs 35184372") && Contains("are free"));
 }
 
+TEST_CASE("An import of what is all there clears what a killed one left") {
+  TwoStores stores;
+  stores.export_all();
+  import_from_file(stores.to, stores.tar, {});
+  std::filesystem::create_directory(stores.to.blobs().blobs_dir() / ".dsctl-staging-1-0");
+  CHECK(tests::leftovers(stores.to.root()).size() == 1);
+  CHECK(import_from_file(stores.to, stores.tar, {}).n_new_blobs == 0);
+  CHECK(tests::leftovers(stores.to.root()).empty());
+}
+
 TEST_CASE("kill -9 of an import at any moment loses nothing, and the next one finishes") {
   TwoStores stores(3'000'000);
   stores.export_all();
