@@ -7,7 +7,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const char* openai_type(int status) {
+const char* error_type(int status) {
   switch (status) {
     case 400:
     case 405:
@@ -34,7 +34,11 @@ const char* openai_type(int status) {
 }  // namespace
 
 ErrorForm error_form(std::string_view path) {
-  return path == "/v1" || path.starts_with("/v1/") ? ErrorForm::kOpenAi : ErrorForm::kOllama;
+  if (path == "/v1/messages" || path.starts_with("/v1/messages/")) return ErrorForm::kAnthropic;
+  // vLLM's own paths have the form of its OpenAI ones.
+  const bool openai = path == "/v1" || path.starts_with("/v1/") || path == "/tokenize" ||
+                      path == "/detokenize" || path == "/rerank";
+  return openai ? ErrorForm::kOpenAi : ErrorForm::kOllama;
 }
 
 std::string error_json(ErrorForm form, const ApiError& error) {
@@ -42,7 +46,13 @@ std::string error_json(ErrorForm form, const ApiError& error) {
   constexpr auto kReplace = Json::error_handler_t::replace;
   if (form == ErrorForm::kOllama)
     return Json{{"error", error.what()}}.dump(-1, ' ', false, kReplace);
-  Json inner = {{"message", error.what()}, {"type", openai_type(error.status())}};
+  if (form == ErrorForm::kAnthropic) {
+    const Json body = {
+        {"type", "error"},
+        {"error", {{"type", error_type(error.status())}, {"message", error.what()}}}};
+    return body.dump(-1, ' ', false, kReplace);
+  }
+  Json inner = {{"message", error.what()}, {"type", error_type(error.status())}};
   inner["param"] = error.param().empty() ? Json(nullptr) : Json(error.param());
   inner["code"] = error.code().empty() ? Json(nullptr) : Json(error.code());
   return Json{{"error", std::move(inner)}}.dump(-1, ' ', false, kReplace);

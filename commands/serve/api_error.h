@@ -27,12 +27,13 @@ class ApiError : public std::runtime_error {
   std::string code_;
 };
 
-enum class ErrorForm { kOllama, kOpenAi };
+enum class ErrorForm { kOllama, kOpenAi, kAnthropic };
 
 /// The form that clients of `path` understand.
 ErrorForm error_form(std::string_view path);
 
-/// The JSON text of an error: {"error":"..."} or {"error":{"message":...}}.
+/// The JSON text of an error: {"error":"..."}, {"error":{"message":...}} or
+/// {"type":"error","error":{"type":...,"message":...}}.
 std::string error_json(ErrorForm form, const ApiError& error);
 
 /// The whole response, with Retry-After when the server is busy.

@@ -13,6 +13,7 @@
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
 #include "commands/serve/api_pull.h"
+#include "commands/serve/api_tokens.h"
 #include "commands/serve/engine_process.h"
 #include "commands/serve/http_server.h"
 #include "commands/serve/registry_source.h"
@@ -111,6 +112,8 @@ int run_server(const ServeOptions& options, const Settings& settings, Console& c
   serve::add_ollama_models(router, context);
   serve::add_ollama_generation(router, context);
   serve::add_openai(router, context);
+  serve::TextModels text_models(source);
+  serve::add_token_routes(router, text_models);
   serve::PullThreads pulls;
   serve::add_ollama_pull(router, context, pulls);
   server = std::make_unique<HttpServer>(serve::HttpServerOptions{.host = settings.host,

@@ -7,6 +7,7 @@
 #include "commands/serve/api_error.h"
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
+#include "commands/serve/api_tokens.h"
 #include "commands/serve/engine_wire.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -14,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    switch (data[0] % 5) {
+    switch (data[0] % 8) {
       case 0:
         serve::parse_ollama_generate(body);
         break;
@@ -29,6 +30,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         break;
       case 4:
         serve::decode_message(body);
+        break;
+      case 5:
+        serve::parse_tokenize(body, serve::TokenForm::kVllm);
+        break;
+      case 6:
+        serve::parse_tokenize(body, serve::TokenForm::kOllama);
+        break;
+      case 7:
+        serve::parse_detokenize(body);
         break;
     }
   } catch (const serve::ApiError&) {

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include "commands/serve/api_openai.h"
+#include "commands/serve/api_tokens.h"
 
 namespace dsctl::tests {
 
@@ -13,6 +14,7 @@ TestServer::TestServer(commands::serve::HttpServerOptions http,
   commands::serve::add_ollama_models(router_, context_);
   commands::serve::add_ollama_generation(router_, context_);
   commands::serve::add_openai(router_, context_);
+  commands::serve::add_token_routes(router_, text_models_);
   server_ = std::make_unique<commands::serve::HttpServer>(http, router_, workers_);
 }
 

@@ -5,6 +5,7 @@
 
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/http_server.h"
+#include "commands/serve/text_models.h"
 #include "tests/support/commands_fakes.h"
 #include "tests/support/paths.h"
 
@@ -29,6 +30,7 @@ class TestServer {
 
  private:
   commands::serve::Router router_;
+  commands::serve::TextModels text_models_{source};
   std::unique_ptr<commands::serve::HttpServer> server_;
   commands::serve::WorkerPool workers_{4};
 
