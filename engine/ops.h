@@ -3,10 +3,10 @@
 //
 // Error bounds, for CUDA and for the fast CPU kernels against the reference in engine/cpu, on equal
 // inputs: nmse = sum((y - reference)^2) / sum(reference^2) over one call's outputs. With F32, F16
-// and BF16 weights, and wherever no weight takes part, 1e-10; with quantised weights, where kernels
-// may quantise the input in blocks of 32 or 256 values to 8 bits as well, 5e-4 for each matrix in
-// the chain. (A value of N(0, s) in a block of 32 is rounded with nmse 2e-5, of 256 with 4e-5;
-// outliers cost up to ten times that.)
+// and BF16 weights, and wherever no weight takes part, 1e-10; with quantised weights, for each
+// matrix in the chain, 1e-8 where kernels quantise the input to 16 bits as well (the CPU's), 5e-4
+// where to 8 bits, in blocks of 32 or 256 values. (A value of N(0, s) in a block of 32 is rounded
+// to 8 bits with nmse 2e-5, to 16 bits with 4e-10; outliers cost up to ten times that.)
 //
 // Every implementation: the same batch gives the same bits, and a token's outputs are the same bits
 // whatever else is in the batch, however its prompt was cut into chunks and whichever KV blocks it

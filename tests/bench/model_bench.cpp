@@ -1,9 +1,10 @@
 // A whole model as llama-bench measures it: tokens a second of a prompt of 512 tokens (pp512) and
 // of 64 tokens generated one by one from an empty context (tg64), without sampling.
 //
-//   model_bench FILE.gguf [n_threads [n_prompt [n_generate [n_runs]]]]
+//   model_bench FILE.gguf [n_threads [n_prompt [n_generate [n_runs [n_depth]]]]]
 //
-// Compare in one run, interleaved: llama-bench -m FILE -t N -p 512 -n 64.
+// n_depth tokens go before either. Compare in one run, interleaved:
+// llama-bench -m FILE -t N -p 512 -n 64 -d DEPTH -fa 1.
 
 #include <sys/resource.h>
 
@@ -55,14 +56,15 @@ double status_mib(const std::string& field) {
   return 0.0;
 }
 
-void bench(const std::string& path, int n_threads, int n_prompt, int n_generate, int n_runs) {
+void bench(const std::string& path, int n_threads, int n_prompt, int n_generate, int n_runs,
+           int n_depth) {
   const auto load_begin = std::chrono::steady_clock::now();
   const gguf::GgufFile file = gguf::GgufFile::open(path);
   EngineOptions options;
   options.n_threads = n_threads;
-  options.max_model_len = std::max(n_prompt, n_generate);
+  options.max_model_len = n_depth + std::max(n_prompt, n_generate);
   options.max_num_seqs = 1;
-  options.max_num_batched_tokens = std::max(1, n_prompt);
+  options.max_num_batched_tokens = std::max(512, n_prompt);
   ModelWorker worker(file, options);
   const double load_seconds = seconds_since(load_begin);
   const int block_size = worker.limits().block_size;
@@ -70,14 +72,20 @@ void bench(const std::string& path, int n_threads, int n_prompt, int n_generate,
   const auto next_token = [&] {
     return static_cast<int32_t>(random() % static_cast<uint32_t>(worker.limits().vocab_size));
   };
+  const auto random_tokens = [&](int n) {
+    std::vector<int32_t> tokens(static_cast<size_t>(n));
+    for (int32_t& token : tokens)
+      token = next_token();
+    return tokens;
+  };
+  for (int i = 0; i < n_depth; i += 512) {
+    worker.run_logits(make_batch(random_tokens(std::min(512, n_depth - i)), i, block_size));
+  }
   double best_prompt = 0.0;
   double best_generate = 0.0;
   for (int run = 0; run < n_runs; ++run) {
     if (n_prompt > 0) {
-      std::vector<int32_t> prompt(static_cast<size_t>(n_prompt));
-      for (int32_t& token : prompt)
-        token = next_token();
-      const Batch batch = make_batch(prompt, 0, block_size);
+      const Batch batch = make_batch(random_tokens(n_prompt), n_depth, block_size);
       const auto begin = std::chrono::steady_clock::now();
       worker.run_logits(batch);
       best_prompt = std::max(best_prompt, n_prompt / seconds_since(begin));
@@ -85,7 +93,7 @@ void bench(const std::string& path, int n_threads, int n_prompt, int n_generate,
     if (n_generate > 0) {
       const auto begin = std::chrono::steady_clock::now();
       for (int i = 0; i < n_generate; ++i) {
-        worker.run_logits(make_batch({next_token()}, i, block_size));
+        worker.run_logits(make_batch({next_token()}, n_depth + i, block_size));
       }
       best_generate = std::max(best_generate, n_generate / seconds_since(begin));
     }
@@ -105,7 +113,8 @@ void bench(const std::string& path, int n_threads, int n_prompt, int n_generate,
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: %s FILE.gguf [n_threads [n_prompt [n_generate [n_runs]]]]\n",
+    std::fprintf(stderr,
+                 "usage: %s FILE.gguf [n_threads [n_prompt [n_generate [n_runs [n_depth]]]]]\n",
                  argv[0]);
     return 2;
   }
@@ -113,6 +122,6 @@ int main(int argc, char** argv) {
     return argc > idx ? std::atoi(argv[idx]) : otherwise;
   };
   dsctl::engine::bench(argv[1], number(2, dsctl::engine::cpu_features().n_physical_cores),
-                       number(3, 512), number(4, 64), number(5, 3));
+                       number(3, 512), number(4, 64), number(5, 3), number(6, 0));
   return 0;
 }

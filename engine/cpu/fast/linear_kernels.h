@@ -26,15 +26,15 @@ constexpr int log2_of(int n) {
 /// The record of a block for a tile of T tokens (see panel.h).
 template <int T>
 struct Record {
-  int8_t q[T][kBlockCols];
+  int16_t q[T][kBlockCols];
   float d[T];
   float s[T];
   int32_t n[T];
   int32_t n16[2][T];
 };
-static_assert(sizeof(Record<3>) == 3 * 52);
+static_assert(sizeof(Record<3>) == record_bytes(3));
 
-/// The weights of columns 4 s .. 4 s + 3 of a block: byte 4 * row + i.
+/// The weights of columns 4 s .. 4 s + 3 of a block, as bytes (see panel.h).
 template <PanelFormat kFormat, int s>
 DSCTL_SIMD Ints step_weights(const std::byte* block, Ints table) {
   constexpr int kBits = kFormat.bits;
@@ -75,14 +75,11 @@ DSCTL_SIMD Ints codebook_table() {
 template <PanelFormat kFormat, int s, int T>
 DSCTL_SIMD void dot_step(Ints (&sums)[T], const std::byte* block, const Record<T>& x, Ints table) {
   const Ints weights = step_weights<kFormat, s>(block, table);
+  const Ints low = and_bits(weights, broadcast_int(0x00ff00ff));
+  const Ints high = shift_bits<-8>(weights);
 #pragma GCC unroll 8
-  for (int t = 0; t < T; ++t) {
-    if constexpr (kFormat.wide()) {
-      sums[t] = dot_wide(sums[t], weights, x.q[t] + 4 * s);
-    } else {
-      sums[t] = dot(sums[t], weights, x.q[t] + 4 * s);
-    }
-  }
+  for (int t = 0; t < T; ++t)
+    sums[t] = dot(dot(sums[t], low, x.q[t] + 4 * s), high, x.q[t] + 4 * s + 2);
 }
 
 /// -offset * sum(q), or zero where there is no offset.
@@ -90,7 +87,7 @@ template <PanelFormat kFormat, int T>
 DSCTL_SIMD void start_sums(Ints (&sums)[T], const int32_t (&negative_sums)[T]) {
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
-    if constexpr (kFormat.offset != 0 && (kWideKeepsOffset || !kFormat.wide())) {
+    if constexpr (kFormat.offset != 0) {
       sums[t] = shift_left_ints<log2_of(kFormat.offset)>(broadcast_int(negative_sums[t]));
     } else {
       sums[t] = zero_ints();
@@ -389,18 +386,18 @@ PanelFunction panel_function(gguf::DType dtype) {
   return nullptr;
 }
 
-/// One block of one token: q = x * 127 / max|x| to nearest even, so that x = d * q.
-DSCTL_SIMD void quantize_block(Floats low, Floats high, int8_t* q, float* d, float* s, int32_t* n,
+/// One block of one token: q = x * 32767 / max|x| to nearest even, so that x = d * q.
+DSCTL_SIMD void quantize_block(Floats low, Floats high, int16_t* q, float* d, float* s, int32_t* n,
                                int32_t* n16_low, int32_t* n16_high) {
-  // Below this 127 / amax overflows; such a block is zero for every purpose.
+  // Below this 32767 / amax may overflow; such a block is zero for every purpose.
   constexpr float kTiny = 1e-30f;
   const float amax = max_lanes(max(abs(low), abs(high)));
-  const float inverse = amax < kTiny ? 0.0f : 127.0f / amax;
-  *d = amax < kTiny ? 0.0f : amax / 127.0f;
+  const float inverse = amax < kTiny ? 0.0f : 32767.0f / amax;
+  *d = amax < kTiny ? 0.0f : amax / 32767.0f;
   const Ints q_low = to_ints(mul(low, broadcast(inverse)));
   const Ints q_high = to_ints(mul(high, broadcast(inverse)));
-  store_as_bytes(q, q_low);
-  store_as_bytes(q + 16, q_high);
+  store_as_words(q, q_low);
+  store_as_words(q + 16, q_high);
   const int32_t sum_low = sum_lanes(q_low);
   const int32_t sum_high = sum_lanes(q_high);
   *s = *d * static_cast<float>(sum_low + sum_high);
@@ -422,9 +419,9 @@ void quantize_tile(const float* x, int64_t x_stride, int n_tokens, int64_t n_col
       const Floats low = n_low > 0 ? load_first(from, n_low) : zero_floats();
       const Floats high = n_high > 0 ? load_first(from + 16, n_high) : zero_floats();
       std::byte* record = tile + b * record_bytes(1) * n_tile;
-      auto* q = reinterpret_cast<int8_t*>(record);
-      auto* d = reinterpret_cast<float*>(record + 32 * n_tile);
-      auto* n = reinterpret_cast<int32_t*>(record + 40 * n_tile);
+      auto* q = reinterpret_cast<int16_t*>(record);
+      auto* d = reinterpret_cast<float*>(record + 64 * n_tile);
+      auto* n = reinterpret_cast<int32_t*>(record + 72 * n_tile);
       quantize_block(low, high, q + 32 * t, d + t, d + n_tile + t, n + t, n + n_tile + t,
                      n + 2 * n_tile + t);
     }

@@ -232,7 +232,10 @@ void pack_scales(ScaleKind kind, const GroupRow& row, int lane, std::byte* area)
 template <int kBits>
 void pack_block(const uint8_t* q, int lane, std::byte* block) {
   uint32_t step[kSteps];
-  std::memcpy(step, q, sizeof(step));
+  for (int s = 0; s < kSteps; ++s) {
+    const uint8_t columns[] = {q[4 * s], q[4 * s + 2], q[4 * s + 1], q[4 * s + 3]};
+    std::memcpy(step + s, columns, sizeof(columns));
+  }
   const auto put = [&](int vector, uint32_t value) {
     std::memcpy(block + 64 * vector + 4 * lane, &value, sizeof(value));
   };

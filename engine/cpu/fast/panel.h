@@ -5,7 +5,8 @@
 // A panel is a sequence of groups along the columns. A group holds the scales of its blocks (each
 // an array over the 16 rows) and then its blocks of 32 columns. A block is a set of bit planes
 // that together hold one unsigned integer of kBits bits per weight. The 32 columns are 8 steps of 4
-// columns; in every 64-byte vector of a plane, byte 4 * row + i belongs to column i of a step:
+// columns; in every 64-byte vector of a plane, byte 4 * row + i belongs to column {0, 2, 1, 3}[i]
+// of a step, so that the even bytes, taken as words, are columns 0 and 1 and the odd ones 2 and 3:
 //   nibble plane (bits 4, 5, 6): 4 vectors; vector j has step j in its low and step j + 4 in its
 //     high nibbles;
 //   pair plane (bits 2, 3, 6): 2 vectors; vector j has step 4 * j + f in bits 2 f and 2 f + 1;
@@ -88,8 +89,6 @@ struct PanelFormat {
   /// A block of 16 rows x 32 columns.
   constexpr int block_bytes() const { return kPanelRows * kBlockCols / 8 * bits; }
   constexpr int group_bytes() const { return scale_bytes() + group_blocks() * block_bytes(); }
-  /// True when an integer needs 8 bits, so that pairs of products can exceed 16 bits (AVX2).
-  constexpr bool wide() const { return bits == 8 || codebook == Codebook::kIq4; }
 };
 
 /// The panel format of `dtype`; bits == 0 when it has none and goes through f32.
@@ -112,7 +111,7 @@ constexpr PanelFormat panel_format(gguf::DType dtype) {
   return {};
 }
 
-/// Codebook values plus the format's offset: unsigned, as the kernels' byte products want them.
+/// Codebook values plus the format's offset: unsigned, as the planes want them.
 inline constexpr uint8_t kIq4Codes[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                           129, 141, 153, 166, 181, 197, 217, 241};
 inline constexpr uint8_t kFp4Codes[16] = {16, 17, 18, 19, 20, 22, 24, 28,
@@ -120,14 +119,14 @@ inline constexpr uint8_t kFp4Codes[16] = {16, 17, 18, 19, 20, 22, 24, 28,
 
 /// Activations quantised for the integer kernels. Tokens come in tiles of up to kMaxTileTokens; a
 /// tile of T tokens is a sequence of records, one for each block of 32 columns:
-///   int8 q[T][32]; f32 d[T]; f32 s[T]; i32 n[T]; i32 n16[2][T]
+///   int16 q[T][32]; f32 d[T]; f32 s[T]; i32 n[T]; i32 n16[2][T]
 /// with x = d * q, s = d * sum(q), n = -sum(q), n16 the same for each half. Columns are padded with
 /// zero records to a multiple of kTileBlockMultiple blocks, the longest group that can end early.
 inline constexpr int kMaxTileTokens = 8;
 inline constexpr int kTileBlockMultiple = 4;
 
 constexpr int64_t record_bytes(int n_tile_tokens) {
-  return int64_t{52} * n_tile_tokens;
+  return int64_t{84} * n_tile_tokens;
 }
 constexpr int64_t padded_blocks(int64_t n_cols) {
   const int64_t n_blocks = (n_cols + kBlockCols - 1) / kBlockCols;

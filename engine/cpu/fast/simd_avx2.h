@@ -18,7 +18,6 @@ struct Ints {
 
 #define DSCTL_SIMD [[maybe_unused]] inline __attribute__((always_inline))
 
-constexpr bool kWideKeepsOffset = false;
 /// 16 registers: two tokens' accumulators fill eight, the weights and products the rest.
 constexpr int kLinearTile = 4;
 
@@ -187,39 +186,18 @@ DSCTL_SIMD Ints max_ints(Ints x, Ints y) {
 DSCTL_SIMD Ints add_ints(Ints x, Ints y) {
   return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
 }
-DSCTL_SIMD void store_as_bytes(int8_t* to, Ints x) {
+DSCTL_SIMD void store_as_words(int16_t* to, Ints x) {
   // packs works within 128-bit halves: a0 b0 | a1 b1, put in order by the permutation.
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
-  const __m128i bytes =
-      _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), words);
 }
 
-DSCTL_SIMD __m256i broadcast_four(const int8_t* x) {
-  int32_t four;
-  __builtin_memcpy(&four, x, sizeof(four));
-  return _mm256_set1_epi32(four);
-}
-/// A pair of products fits 16 bits when the weight is below 64 (63 * 127 * 2 < 2^15), and so do two
-/// added pairs only when it is below 32; hence the widening before every addition.
-DSCTL_SIMD Ints dot(Ints sum, Ints weights, const int8_t* x) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  const __m256i four = broadcast_four(x);
-  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_maddubs_epi16(weights.a, four), ones)),
-          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(weights.b, four), ones))};
-}
-/// Weight bytes are the value + 128: |value| times x with the value's sign stays within 16 bits
-/// (128 * 127 * 2 < 2^15), and the offset is gone.
-DSCTL_SIMD Ints dot_wide(Ints sum, Ints weights, const int8_t* x) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  const __m256i four = broadcast_four(x);
-  const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x80));
-  const __m256i a = _mm256_xor_si256(weights.a, flip);
-  const __m256i b = _mm256_xor_si256(weights.b, flip);
-  const __m256i pa = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(four, a));
-  const __m256i pb = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(four, b));
-  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(pa, ones)),
-          _mm256_add_epi32(sum.b, _mm256_madd_epi16(pb, ones))};
+DSCTL_SIMD Ints dot(Ints sum, Ints weights, const int16_t* x) {
+  int32_t two;
+  __builtin_memcpy(&two, x, sizeof(two));
+  const __m256i pair = _mm256_set1_epi32(two);
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(weights.a, pair)),
+          _mm256_add_epi32(sum.b, _mm256_madd_epi16(weights.b, pair))};
 }
 
 }  // namespace

@@ -24,8 +24,6 @@ struct Ints {
 
 #define DSCTL_SIMD [[maybe_unused]] inline __attribute__((always_inline))
 
-/// dot_wide needs the offset of wide formats subtracted (see PanelFormat::wide).
-constexpr bool kWideKeepsOffset = true;
 /// Tokens of one register tile: 8 integer and 8 float accumulators leave room for the weights.
 constexpr int kLinearTile = 8;
 
@@ -180,22 +178,18 @@ DSCTL_SIMD Ints max_ints(Ints a, Ints b) {
 DSCTL_SIMD Ints add_ints(Ints a, Ints b) {
   return {_mm512_add_epi32(a.v, b.v)};
 }
-/// Stores the lanes, which are in [-128, 127], as 16 bytes.
-DSCTL_SIMD void store_as_bytes(int8_t* to, Ints a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a.v));
+/// Stores the lanes, which are in [-32768, 32767], as 16 words.
+DSCTL_SIMD void store_as_words(int16_t* to, Ints a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(a.v));
 }
 
-/// Adds to every lane the four products of its unsigned weight bytes and the four signed bytes x.
-DSCTL_SIMD Ints dot(Ints sum, Ints weights, const int8_t* x) {
+/// Adds to every lane the two products of its 16-bit weights and the two values at x.
+DSCTL_SIMD Ints dot(Ints sum, Ints weights, const int16_t* x) {
   // The embedded broadcast saves a micro-operation for each product; GCC 12 does not form it.
-  asm("vpdpbusd %2%{1to16%}, %1, %0"
+  asm("vpdpwssd %2%{1to16%}, %1, %0"
       : "+v"(sum.v)
-      : "v"(weights.v), "m"(*reinterpret_cast<const int8_t(*)[4]>(x)));
+      : "v"(weights.v), "m"(*reinterpret_cast<const int16_t(*)[2]>(x)));
   return sum;
-}
-/// As dot, for weights that use all 8 bits.
-DSCTL_SIMD Ints dot_wide(Ints sum, Ints weights, const int8_t* x) {
-  return dot(sum, weights, x);
 }
 
 }  // namespace
