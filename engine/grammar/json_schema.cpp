@@ -1,7 +1,6 @@
 #include "engine/grammar/json_schema.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/grammar/json_rules.h"
 #include "engine/grammar/number_range.h"
 #include "engine/grammar/regex_syntax.h"
 
@@ -21,9 +21,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxBytes = 1 << 20;
 constexpr int kMaxDepth = 96;
-constexpr int kMaxSpaces = 20;
-constexpr int kMaxDigits = 16;
-constexpr int kMaxExponentDigits = 2;  // every number fits a double
 constexpr int64_t kMaxRepetitions = 100'000;
 
 // Say nothing about which texts a schema allows. (uniqueItems does, but no grammar can count on it;
@@ -67,26 +64,7 @@ const std::map<std::string, const char*, std::less<>> kFormats{
     {"uuid", R"(^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$)"},
 };
 
-/// One character of a JSON string's text as it is written between the quotes.
-Expr json_char(const CharSet& set) {
-  // What may stand for itself: not controls, DEL, quote, backslash.
-  const CharSet plain = complement(normalized({{0, 0x1F}, {0x7F, 0x7F}, {'"', '"'}, {'\\', '\\'}}));
-  std::vector<Expr> ways;
-  const CharSet direct = intersection(set, plain);
-  if (!direct.empty()) ways.push_back(chars(direct));
-  const auto has = [&](char32_t c) { return !intersection(set, {{c, c}}).empty(); };
-  constexpr std::array<std::pair<char32_t, char>, 7> kEscapes{
-      {{'"', '"'}, {'\\', '\\'}, {'\b', 'b'}, {'\f', 'f'}, {'\n', 'n'}, {'\r', 'r'}, {'\t', 't'}}};
-  CharSet letters;
-  for (const auto& [c, letter] : kEscapes) {
-    if (has(c)) letters.push_back({static_cast<char32_t>(letter), static_cast<char32_t>(letter)});
-  }
-  if (!letters.empty()) ways.push_back(sequence({literal("\\"), chars(letters)}));
-  if (ways.empty()) return chars({});
-  return choice(std::move(ways));
-}
-
-class SchemaReader {
+class SchemaReader : JsonRules {
  public:
   explicit SchemaReader(const Json& root) : root_(root) {}
 
@@ -103,121 +81,6 @@ class SchemaReader {
   }
 
  private:
-  // Rules.
-
-  int add_rule(std::string name) {
-    if (syntax_.rules.size() > 100'000) throw Error("JSON schema: too large");
-    syntax_.rules.push_back({.name = std::move(name), .body = {}});
-    return static_cast<int>(syntax_.rules.size()) - 1;
-  }
-  void set_rule(int idx, Expr body) {
-    syntax_.rules[static_cast<size_t>(idx)].body = std::move(body);
-  }
-  /// The rule called `name`, made by `make` on first use. It may use itself.
-  template <typename Make>
-  int shared(const std::string& name, Make make) {
-    const auto known = shared_.find(name);
-    if (known != shared_.end()) return known->second;
-    const int idx = add_rule(name);
-    shared_.emplace(name, idx);
-    set_rule(idx, make());
-    return idx;
-  }
-
-  int space() {
-    return shared("space", [] {
-      return choice(
-          {sequence({}), literal(" "),
-           sequence({literal("\n"), repeat(chars({{' ', ' '}, {'\t', '\t'}}), 0, kMaxSpaces)})});
-    });
-  }
-  int string_char() {
-    return shared("char", [] {
-      const CharSet plain =
-          complement(normalized({{0, 0x1F}, {0x7F, 0x7F}, {'"', '"'}, {'\\', '\\'}}));
-      return choice({chars(plain), escape()});
-    });
-  }
-  static Expr escape() {
-    CharSet letters;
-    for (const char c : std::string("\"\\bfnrt"))
-      letters.push_back({static_cast<char32_t>(c), static_cast<char32_t>(c)});
-    const auto hex = [](int n) {
-      return repeat(chars({{'0', '9'}, {'a', 'f'}, {'A', 'F'}}), n, n);
-    };
-    const Expr d = chars({{'d', 'd'}, {'D', 'D'}});
-    // Surrogates only in pairs: strict readers refuse others.
-    Expr unicode = sequence(
-        {literal("u"),
-         choice({sequence(
-                     {chars({{'0', '9'}, {'a', 'c'}, {'e', 'f'}, {'A', 'C'}, {'E', 'F'}}), hex(3)}),
-                 sequence({d, chars({{'0', '7'}}), hex(2)}),
-                 sequence({d, chars({{'8', '9'}, {'a', 'b'}, {'A', 'B'}}), hex(2), literal("\\u"),
-                           d, chars({{'c', 'f'}, {'C', 'F'}}), hex(2)})})});
-    return sequence({literal("\\"), choice({chars(letters), std::move(unicode)})});
-  }
-  Expr token(Expr expr) { return sequence({std::move(expr), rule(space())}); }
-  Expr quoted(Expr text) {
-    return token(sequence({literal("\""), std::move(text), literal("\"")}));
-  }
-  static Expr integral_part(int max_digits = kMaxDigits) {
-    return choice({literal("0"), sequence({chars({{'1', '9'}}),
-                                           repeat(chars({{'0', '9'}}), 0, max_digits - 1)})});
-  }
-  int string() {
-    return shared("string", [this] { return quoted(repeat(rule(string_char()), 0)); });
-  }
-  int integer() {
-    return shared("integer", [this] {
-      return token(sequence({optional(literal("-")), integral_part()}));
-    });
-  }
-  int number() {
-    return shared("number", [this] {
-      return token(
-          sequence({optional(literal("-")), integral_part(),
-                    optional(sequence({literal("."), repeat(chars({{'0', '9'}}), 1, kMaxDigits)})),
-                    optional(sequence({chars({{'e', 'e'}, {'E', 'E'}}),
-                                       optional(chars({{'-', '-'}, {'+', '+'}})),
-                                       integral_part(kMaxExponentDigits)}))}));
-    });
-  }
-  int boolean() {
-    return shared("boolean", [this] { return token(choice({literal("true"), literal("false")})); });
-  }
-  int null() {
-    return shared("null", [this] { return token(literal("null")); });
-  }
-  int value() {
-    return shared("value", [this] {
-      return choice({rule(object()), rule(array()), rule(string()), rule(number()), rule(boolean()),
-                     rule(null())});
-    });
-  }
-  int array() {
-    return shared("array", [this] { return list_of(rule(value()), 0, Expr::kUnbounded); });
-  }
-  int object() {
-    return shared("object", [this] {
-      const Expr pair = sequence({rule(string()), token(literal(":")), rule(value())});
-      return sequence(
-          {token(literal("{")), separated(pair, 0, Expr::kUnbounded), token(literal("}"))});
-    });
-  }
-
-  Expr separated(const Expr& item, int min, int max) {
-    if (max == 0) return sequence({});
-    const Expr rest = repeat(sequence({token(literal(",")), item}), std::max(0, min - 1),
-                             max == Expr::kUnbounded ? max : max - 1);
-    Expr all = sequence({item, rest});
-    return min == 0 ? optional(std::move(all)) : all;
-  }
-  Expr list_of(const Expr& item, int min, int max) {
-    return sequence({token(literal("[")), separated(item, min, max), token(literal("]"))});
-  }
-
-  // Schemas.
-
   [[noreturn]] static void fail(const std::string& where, const std::string& what) {
     throw Error("JSON schema: " + where + ": " + what);
   }
@@ -750,8 +613,6 @@ class SchemaReader {
   }
 
   const Json& root_;
-  Syntax syntax_;
-  std::map<std::string, int> shared_;
   std::map<std::string, int> references_;
 };
 
