@@ -33,6 +33,7 @@ struct GenerationRequest {
   std::optional<std::string> template_source;  // kPrompt: a Go template instead of the model's own
   std::optional<bool> think;                   // absent: yes when the model can
   std::string think_level;                     // "", low, medium, high, max
+  std::string answer_prefix;                   // kChat: what the answer has begun with already
   Overlong overlong = Overlong::kDropOldest;
 
   /// What the API assumes where neither model nor request says anything.

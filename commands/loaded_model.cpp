@@ -75,7 +75,7 @@ std::string render(const LoadedModel& model, const ChatTemplate& chat_template,
   input.suffix = request.suffix;
   input.bos_token = token_text(*model.tokenizer, model.tokenizer->bos());
   input.eos_token = token_text(*model.tokenizer, model.tokenizer->eos());
-  return chat_template.render(input);
+  return chat_template.render(input) + request.answer_prefix;
 }
 
 std::vector<int32_t> encode(const LoadedModel& model, const GenerationRequest& request,

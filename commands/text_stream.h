@@ -55,6 +55,8 @@ class TextStream {
   TextPiece finish();
   /// True once a stop string was found: the rest of the generation is of no interest.
   bool stopped() const { return decoder_.stopped(); }
+  /// The stop string that was found; empty before.
+  const std::string& stop_string() const { return decoder_.stop_string(); }
   /// Tokens taken, up to and with the one that completed a stop string.
   const std::vector<int32_t>& tokens() const { return tokens_; }
 

@@ -204,7 +204,7 @@ class OllamaWriter final : public AnswerWriter {
         stream_(parsed.stream),
         with_context_(!parsed.chat && parsed.request.form != PromptForm::kRaw) {}
 
-  void begin() override {
+  void begin(const GenerationSummary&) override {
     begun_ = true;
     if (stream_) exchange_->begin_stream("application/x-ndjson");
   }

@@ -287,7 +287,7 @@ class OpenAiWriter final : public AnswerWriter {
         created_(unix_time()),
         answers_(static_cast<size_t>(parsed.request.n)) {}
 
-  void begin() override {
+  void begin(const GenerationSummary&) override {
     begun_ = true;
     if (!stream_) return;
     exchange_->begin_stream("text/event-stream");
@@ -575,8 +575,8 @@ void add_openai(Router& router, const ApiContext& context) {
   router.add("GET", "/v1/models/*", [&context](HttpRequest request, auto exchange) {
     show_model(context, request.path.substr(sizeof("/v1/models/") - 1), *exchange);
   });
-  for (const char* path : {"/v1/embeddings", "/v1/responses", "/v1/messages",
-                           "/v1/images/generations", "/v1/audio/transcriptions"}) {
+  for (const char* path : {"/v1/embeddings", "/v1/responses", "/v1/images/generations",
+                           "/v1/audio/transcriptions"}) {
     router.add("POST", path, [](HttpRequest request, auto) {
       throw ApiError(400, request.path + " is not supported yet");
     });

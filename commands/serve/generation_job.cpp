@@ -128,6 +128,7 @@ void GenerationJob::run() {
     const std::lock_guard lock(mutex_);
     if (over_) return;
     summary_.n_dropped_messages = prompt.n_dropped_messages;
+    summary_.n_prompt_tokens = static_cast<int>(prompt.tokens.size());
     summary_.context = std::move(prompt.tokens);
     answers_.clear();
     for (int i = 0; i < request_.n; ++i) {
@@ -176,7 +177,7 @@ bool GenerationJob::submit_all(const engine::Request& request) {
 void GenerationJob::begin_once() {
   if (begun_) return;
   begun_ = true;
-  writer_->begin();
+  writer_->begin(summary_);
   if (!request_.echo) return;
   for (int i = 0; i < request_.n; ++i)
     writer_->piece(i, {.content = request_.prompt, .thinking = {}, .logprobs = {}});
@@ -218,7 +219,8 @@ void GenerationJob::on_end(Answer& answer, int index, const engine::Event& event
     const TextPiece rest = answer.text->finish();
     if (!rest.empty()) writer_->piece(index, rest);
     writer_->end_answer(index,
-                        {.reason = answer.text->stopped() ? FinishReason::kStop : event.reason});
+                        {.reason = answer.text->stopped() ? FinishReason::kStop : event.reason,
+                         .stop_string = answer.text->stop_string()});
   }
   summary_.n_prompt_tokens = event.stats.n_prompt_tokens;
   summary_.n_cached_tokens = std::max(summary_.n_cached_tokens, event.stats.n_cached_tokens);

@@ -25,6 +25,7 @@ namespace dsctl::commands::serve {
 /// One of the n answers, when it is over.
 struct AnswerEnd {
   engine::FinishReason reason = engine::FinishReason::kStop;
+  std::string stop_string;  // that ended it, if one did
 };
 
 /// The whole request, when all answers are over. Times are those of the slowest answer.
@@ -45,8 +46,9 @@ struct GenerationSummary {
 class AnswerWriter {
  public:
   virtual ~AnswerWriter() = default;
-  /// The prompt was accepted: from here on there is an answer.
-  virtual void begin() = 0;
+  /// The prompt was accepted: from here on there is an answer. Of `so_far` only what is known of
+  /// the prompt is set.
+  virtual void begin(const GenerationSummary& so_far) = 0;
   virtual void piece(int index, const TextPiece& piece) = 0;
   virtual void end_answer(int index, const AnswerEnd& end) = 0;
   virtual void finish(const GenerationSummary& summary) = 0;

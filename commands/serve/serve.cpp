@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "commands/error.h"
+#include "commands/serve/api_anthropic.h"
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
 #include "commands/serve/api_pull.h"
@@ -114,6 +115,7 @@ int run_server(const ServeOptions& options, const Settings& settings, Console& c
   serve::add_openai(router, context);
   serve::TextModels text_models(source);
   serve::add_token_routes(router, text_models);
+  serve::add_anthropic(router, context, text_models);
   serve::PullThreads pulls;
   serve::add_ollama_pull(router, context, pulls);
   server = std::make_unique<HttpServer>(serve::HttpServerOptions{.host = settings.host,

@@ -58,7 +58,11 @@ std::string StreamDecoder::release(std::string text) {
   size_t first_stop = std::string::npos;
   size_t n_held = 0;
   for (const std::string& stop : stop_strings_) {
-    first_stop = std::min(first_stop, held_.find(stop));
+    const size_t at = held_.find(stop);
+    if (at < first_stop) {
+      first_stop = at;
+      stop_string_ = stop;
+    }
     n_held = std::max(n_held, n_held_for(held_, stop));
   }
   stopped_ = first_stop != std::string::npos;

@@ -30,6 +30,8 @@ class StreamDecoder {
 
   /// True once a stop string has been completed; the text before it has been returned.
   bool stopped() const { return stopped_; }
+  /// The stop string that was completed; empty before.
+  const std::string& stop_string() const { return stop_string_; }
 
  private:
   std::string release(std::string text);
@@ -40,6 +42,7 @@ class StreamDecoder {
   std::string pending_bytes_;  // an incomplete code point
   std::string held_;           // complete text that may begin a stop string
   bool stopped_ = false;
+  std::string stop_string_;
   bool after_special_;  // the next piece begins a text
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "commands/serve/api_anthropic.h"
 #include "commands/serve/api_error.h"
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
@@ -15,7 +16,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    switch (data[0] % 8) {
+    switch (data[0] % 10) {
       case 0:
         serve::parse_ollama_generate(body);
         break;
@@ -39,6 +40,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         break;
       case 7:
         serve::parse_detokenize(body);
+        break;
+      case 8:
+        serve::parse_anthropic_messages(body, serve::AnthropicCall::kMessages);
+        break;
+      case 9:
+        serve::parse_anthropic_messages(body, serve::AnthropicCall::kCountTokens);
         break;
     }
   } catch (const serve::ApiError&) {
