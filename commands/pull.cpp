@@ -8,7 +8,9 @@
 
 #include "commands/error.h"
 #include "commands/model_info.h"
+#include "commands/plan_machine.h"
 #include "commands/pull_display.h"
+#include "commands/pull_fit.h"
 #include "commands/pull_run.h"
 #include "registry/error.h"
 
@@ -63,6 +65,13 @@ PullOutput output_of(const PullOptions& options) {
   return options.quiet ? PullOutput::kQuiet : PullOutput::kText;
 }
 
+HeaderProgress reading(Console& console, PullOutput output) {
+  if (output != PullOutput::kText) return {};
+  return [&console](std::string_view what, int64_t done, int64_t total) {
+    console.progress(what, done, total);
+  };
+}
+
 }  // namespace
 
 int pull(const Settings& settings, const PullOptions& options, Console& console) {
@@ -76,11 +85,18 @@ int pull(const Settings& settings, const PullOptions& options, Console& console)
   try {
     plan = make_pull_plan(options.request, settings.models_dir, transfer.http, watch.token());
   } catch (const ChoiceNeeded& choice) {
-    const MachineMemory memory = read_machine_memory();
-    console.print(options.json ? choice_json(choice.resolved, memory)
-                               : choice_text(choice.resolved, memory));
+    const VariantFits fits = fits_of_variants(choice.resolved, this_machine(), transfer.http,
+                                              reading(console, output), watch.token());
+    console.finish_progress();
+    console.print(options.json ? choice_json(choice.resolved, fits)
+                               : choice_text(choice.resolved, fits));
+    if (!fits.problem.empty()) console.note("the fit can't be told: " + fits.problem);
     console.note(std::string("error: ") + choice.what());
     return 1;
+  }
+  if ((options.dry_run || plan.missing_bytes > 0) && output != PullOutput::kQuiet) {
+    add_fit(plan, this_machine(), transfer.http, reading(console, output), watch.token());
+    console.finish_progress();
   }
   if (options.dry_run) {
     console.print(options.json ? plan_json(plan) : plan_text(plan));

@@ -61,14 +61,16 @@ std::string bar_text(int64_t done, int64_t total) {
   return text + "▏";
 }
 
-Json variants_json(const registry::Resolved& resolved, const MachineMemory& memory) {
+Json variants_json(const registry::Resolved& resolved, const VariantFits& fits) {
   Json list = Json::array();
-  for (const registry::RemoteVariant& variant : resolved.variants) {
+  for (size_t i = 0; i < resolved.variants.size(); ++i) {
+    const registry::RemoteVariant& variant = resolved.variants[i];
+    const std::string& fit = variant.problem.empty() ? fits.texts[i] : variant.problem;
     Json item;
     item["label"] = variant.label;
     item["size"] = variant.size_bytes;
     item["files"] = variant.file_idxs.size();
-    item["fit"] = variant.problem.empty() ? fit_text(variant.size_bytes, memory) : variant.problem;
+    item["fit"] = fit.empty() ? Json() : Json(fit);
     list.push_back(std::move(item));
   }
   return list;
@@ -93,7 +95,7 @@ std::string plan_text(const PullPlan& plan) {
   text += format_size(plan.total_bytes) + " in " + std::to_string(plan.files.size()) +
           (plan.files.size() == 1 ? " file, " : " files, ") + format_size(plan.missing_bytes) +
           " to fetch; " + format_size(plan.free_bytes) + " free at " + plan.root.string() + "\n";
-  if (plan.model_bytes > 0) text += "the model " + fit_text(plan.model_bytes, plan.memory) + "\n";
+  if (!plan.fit.empty()) text += "the model " + plan.fit + "\n";
   return text;
 }
 
@@ -119,25 +121,27 @@ std::string plan_json(const PullPlan& plan) {
   json["total"] = plan.total_bytes;
   json["missing"] = plan.missing_bytes;
   json["free"] = plan.free_bytes;
-  json["fit"] = plan.model_bytes > 0 ? Json(fit_text(plan.model_bytes, plan.memory)) : Json();
+  json["fit"] = plan.fit.empty() ? Json() : Json(plan.fit);
   return line_of(json);
 }
 
-std::string choice_text(const registry::Resolved& resolved, const MachineMemory& memory) {
+std::string choice_text(const registry::Resolved& resolved, const VariantFits& fits) {
   std::vector<std::vector<std::string>> rows = {{"QUANT", "SIZE", "FILES", "FIT"}};
-  for (const registry::RemoteVariant& variant : resolved.variants) {
-    rows.push_back(
-        {variant.label, format_size(variant.size_bytes), std::to_string(variant.file_idxs.size()),
-         variant.problem.empty() ? fit_text(variant.size_bytes, memory) : variant.problem});
+  for (size_t i = 0; i < resolved.variants.size(); ++i) {
+    const registry::RemoteVariant& variant = resolved.variants[i];
+    const std::string& fit = variant.problem.empty() ? fits.texts[i] : variant.problem;
+    rows.push_back({variant.label, format_size(variant.size_bytes),
+                    std::to_string(variant.file_idxs.size()), fit.empty() ? "-" : fit});
   }
   return format_table(rows);
 }
 
-std::string choice_json(const registry::Resolved& resolved, const MachineMemory& memory) {
+std::string choice_json(const registry::Resolved& resolved, const VariantFits& fits) {
   Json json;
   json["event"] = "choice";
   json["repository"] = resolved.ref.display();
-  json["variants"] = variants_json(resolved, memory);
+  json["variants"] = variants_json(resolved, fits);
+  if (!fits.problem.empty()) json["problem"] = fits.problem;
   return line_of(json);
 }
 

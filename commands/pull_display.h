@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "commands/console.h"
+#include "commands/pull_fit.h"
 #include "commands/pull_plan.h"
 #include "registry/download.h"
 
@@ -27,8 +28,8 @@ std::string plan_text(const PullPlan& plan);
 std::string plan_json(const PullPlan& plan);
 /// The models of a repository, one line each: label, size, files, fit; for a person who has to
 /// choose.
-std::string choice_text(const registry::Resolved& resolved, const MachineMemory& memory);
-std::string choice_json(const registry::Resolved& resolved, const MachineMemory& memory);
+std::string choice_text(const registry::Resolved& resolved, const VariantFits& fits);
+std::string choice_json(const registry::Resolved& resolved, const VariantFits& fits);
 
 /// Bytes per second over the last ten seconds.
 class RateMeter {

@@ -230,7 +230,6 @@ PullPlan make_pull_plan(const PullRequest& request, const fs::path& models_dir,
     plan.missing_bytes += size - std::min(size, planned.here_bytes);
   }
   plan.free_bytes = free_bytes_at(request.local_dir.empty() ? plan.root / "blobs" : plan.root);
-  plan.memory = read_machine_memory();
   return plan;
 }
 

@@ -2,6 +2,7 @@
 // here, whether they fit on the disk and into the machine.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -11,7 +12,6 @@
 #include <vector>
 
 #include "commands/error.h"
-#include "commands/machine.h"
 #include "registry/http.h"
 #include "registry/model_name.h"
 #include "registry/registry.h"
@@ -33,12 +33,13 @@ struct PullRequest {
 
 /// One file of a plan.
 struct PlannedFile {
-  size_t file_idx = 0;            // into resolved.files
-  std::string_view media_type;    // of the layer that it becomes
-  int64_t here_bytes = 0;         // of them on this machine already
-  std::filesystem::path target;   // where it goes; empty: known when its digest is
-  std::filesystem::path partial;  // where it is until then
-  bool is_here = false;           // complete at its target
+  size_t file_idx = 0;                    // into resolved.files
+  std::string_view media_type;            // of the layer that it becomes
+  int64_t here_bytes = 0;                 // of them on this machine already
+  std::filesystem::path target;           // where it goes; empty: known when its digest is
+  std::filesystem::path partial;          // where it is until then
+  bool is_here = false;                   // complete at its target
+  std::vector<std::byte> beginning = {};  // its first bytes, where they were fetched for the fit
 };
 
 struct PullPlan {
@@ -52,7 +53,7 @@ struct PullPlan {
   int64_t free_bytes = 0;      // on the file system they go to
   std::filesystem::path root;  // of the registry, or the local directory
   int64_t model_bytes = 0;     // of the weights; 0: no model among the files
-  MachineMemory memory;
+  std::string fit;             // a line about the model and this machine; empty: not asked for
 
   const registry::RemoteFile& file(const PlannedFile& planned) const {
     return resolved.files[planned.file_idx];

@@ -1,5 +1,7 @@
 #include "commands/pull_run.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <chrono>
 #include <map>
@@ -9,6 +11,7 @@
 #include "gguf/error.h"
 #include "gguf/gguf_file.h"
 #include "registry/error.h"
+#include "registry/file_io.h"
 #include "registry/local_bytes.h"
 #include "registry/sources/remote_path.h"
 
@@ -84,6 +87,7 @@ class Puller {
 
   bool find_in_directory(size_t planned_idx);
   void take_beginning(size_t planned_idx);
+  void write_beginning(const PlannedFile& planned) const;
 
   const PullPlan& plan_;
   registry::Registry& registry_;
@@ -185,13 +189,29 @@ void Puller::take_beginning(size_t planned_idx) {
   const PlannedFile& planned = plan_.files[planned_idx];
   const auto beginning = registry::find_beginning(file_of(planned_idx), places_);
   std::error_code error;
-  if (!beginning || fs::exists(planned.partial, error)) return;
+  if (fs::exists(planned.partial, error)) return;
+  if (!beginning) return write_beginning(planned);
   fs::create_directories(planned.partial.parent_path(), error);
   if (beginning->may_share) {
     fs::rename(beginning->path, planned.partial, error);
     if (!error) return;
   }
   registry::place_content({beginning->path, false}, planned.partial);
+}
+
+/// The bytes that the fit was told from need not be fetched again. They are only a gift: another
+/// process that began in the meantime, or a disk that is full, is met by the download.
+void Puller::write_beginning(const PlannedFile& planned) const {
+  if (planned.beginning.empty() || !plan_.file(planned).sha256) return;
+  std::error_code error;
+  fs::create_directories(planned.partial.parent_path(), error);
+  try {
+    const auto file = registry::open_file(planned.partial, O_WRONLY | O_CREAT | O_EXCL);
+    const std::string_view bytes(reinterpret_cast<const char*>(planned.beginning.data()),
+                                 planned.beginning.size());
+    registry::write_all(file.get(), bytes, planned.partial);
+  } catch (const registry::Error&) {
+  }
 }
 
 void Puller::fetch_into_registry() {

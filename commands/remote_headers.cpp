@@ -226,8 +226,9 @@ bool is_file_url(std::string_view text) {
          path.find("/blob/") == std::string_view::npos;
 }
 
-gguf::GgufFile fetch_headers(std::span<const RemoteFile> files, const registry::HttpOptions& http,
-                             const HeaderProgress& progress, std::stop_token stop) {
+std::vector<gguf::PartialFile> read_headers(std::span<const RemoteFile> files,
+                                            const registry::HttpOptions& http,
+                                            const HeaderProgress& progress, std::stop_token stop) {
   HttpClient client(http);
   std::vector<gguf::PartialFile> headers;
   for (const RemoteFile& file : files) {
@@ -237,7 +238,12 @@ gguf::GgufFile fetch_headers(std::span<const RemoteFile> files, const registry::
     }
     headers.push_back(HeaderReader(file, client, stop).read());
   }
-  return gguf::GgufFile::open_headers(headers);
+  return headers;
+}
+
+gguf::GgufFile fetch_headers(std::span<const RemoteFile> files, const registry::HttpOptions& http,
+                             const HeaderProgress& progress, std::stop_token stop) {
+  return gguf::GgufFile::open_headers(read_headers(files, http, progress, std::move(stop)));
 }
 
 RemoteModel open_remote_model(const std::string& text, const std::string& source,

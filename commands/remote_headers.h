@@ -18,8 +18,14 @@ namespace dsctl::commands {
 /// What opening tells: "reading the header of X", 3 of 9.
 using HeaderProgress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
 
-/// Reads the headers of a model's shards, given in order. Throws Error or gguf::Error naming the
-/// file.
+/// Reads the beginnings of a model's shards, given in order: each the whole header, or more. Throws
+/// Error or gguf::Error naming the file.
+std::vector<gguf::PartialFile> read_headers(std::span<const registry::RemoteFile> files,
+                                            const registry::HttpOptions& http,
+                                            const HeaderProgress& progress,
+                                            std::stop_token stop = {});
+
+/// The model of those beginnings.
 gguf::GgufFile fetch_headers(std::span<const registry::RemoteFile> files,
                              const registry::HttpOptions& http, const HeaderProgress& progress,
                              std::stop_token stop = {});

@@ -10,6 +10,8 @@
 
 #include "commands/error.h"
 #include "commands/plan_machine.h"
+#include "commands/pull_display.h"
+#include "commands/pull_fit.h"
 #include "engine/error.h"
 #include "tests/support/catch.h"
 #include "tests/support/commands_store.h"
@@ -32,10 +34,11 @@ fs::path write_sparse(const fs::path& path, const gguf::GgufLayout& layout) {
   return path;
 }
 
+constexpr int kShards = 9;
+
 /// R1 cut as its publisher did: the header of each of nine shards and its size.
 std::vector<std::pair<std::string, gguf::GgufLayout>> r1_shards() {
   const gguf::GgufFile whole = tests::open_header(tests::r1_header());
-  constexpr int kShards = 9;
   const size_t n_tensors = whole.tensors().size();
   std::vector<std::pair<std::string, gguf::GgufLayout>> shards;
   for (int i = 0; i < kShards; ++i) {
@@ -251,6 +254,97 @@ TEST_CASE("plan reads nine shards of 404 GB from their headers, sparse files or 
                                    .gpus = "8xH800"}),
                       Contains("00004-of-00009.gguf: ") && Contains("answered 404"));
   }
+}
+
+/// A repository with R1 in nine shards, called Q4_K_M, and the same at other sizes.
+registry::Resolved r1_repository(SparseServer& server, const std::vector<std::string>& labels,
+                                 const std::vector<double>& sizes) {
+  registry::Resolved resolved;
+  resolved.ref = registry::RemoteRef::parse("unsloth/DeepSeek-R1-GGUF", "hf");
+  for (auto& [name, layout] : r1_shards()) {
+    registry::RemoteFile& file = resolved.files.emplace_back();
+    file.path = name;
+    file.size_bytes = layout.size_bytes;
+    file.locate = [url = server.server.url("/" + name)] {
+      return registry::DownloadUrl{url, {}, 0};
+    };
+    server.files[name] = std::move(layout);
+  }
+  for (size_t i = 0; i < labels.size(); ++i) {
+    registry::RemoteVariant& variant = resolved.variants.emplace_back();
+    variant.label = labels[i];
+    variant.size_bytes = static_cast<int64_t>(sizes[i] * 1e9);
+    for (size_t file_idx = 0; file_idx < size_t{kShards}; ++file_idx)
+      variant.file_idxs.push_back(file_idx);
+  }
+  return resolved;
+}
+
+TEST_CASE("The quants of a repository are planned from the headers of one of them") {
+  SparseServer server;
+  registry::Resolved resolved =
+      r1_repository(server, {"Q4_K_M", "Q2_K", "Q8_0", "odd"}, {404.4, 244, 713, 100});
+  resolved.variants[3].problem = "shard 3 of 9 is missing";
+  const VariantFits fits = fits_of_variants(resolved, described_machine("8xH800", ""), {}, {}, {});
+  CHECK(fits.problem.empty());
+  REQUIRE(fits.texts.size() == 4);
+  CHECK(fits.texts[0] == "fits 8 x H800");
+  CHECK(fits.texts[1] == "fits 4 x H800");
+  CHECK_THAT(fits.texts[2], Contains("too large: needs ") && Contains("on each GPU of 80 GiB"));
+  CHECK_THAT(choice_text(resolved, fits),
+             Contains("Q8_0      713 GB") && Contains("odd") && Contains("shard 3 of 9 is missing"));
+  const VariantFits on_host =
+      fits_of_variants(resolved, described_machine("", "400GB"), {}, {}, {});
+  CHECK(on_host.texts[1] == "fits memory");
+  CHECK_THAT(on_host.texts[2], Contains("GiB of 400 GiB"));
+  CHECK(server.server.body_bytes() < 60'000'000);
+
+  server.files.clear();
+  const VariantFits unknown =
+      fits_of_variants(resolved, described_machine("8xH800", ""), {}, {}, {});
+  CHECK_THAT(unknown.problem, Contains("answered 404"));
+  CHECK(unknown.texts == std::vector<std::string>(4));
+}
+
+TEST_CASE("A pull says whether the model fits, and keeps what it read for that") {
+  SparseServer server;
+  PullPlan plan;
+  plan.resolved = r1_repository(server, {"Q4_K_M"}, {404.4});
+  plan.name = registry::ModelName::parse("hf.co/unsloth/DeepSeek-R1-GGUF:Q4_K_M");
+  for (size_t i = 0; i < size_t{kShards}; ++i)
+    plan.files.push_back({.file_idx = i, .media_type = registry::media_type::kModel});
+  add_fit(plan, described_machine("8xH800", ""), {}, {}, {});
+  CHECK(plan.fit.empty());  // no model, nothing to say
+  plan.model_bytes = 404'400'000'000;
+  add_fit(plan, described_machine("8xH800", ""), {}, {}, {});
+  CHECK_THAT(plan.fit, Contains("fits 8 x H800") && Contains("tokens/s"));
+  int64_t kept_bytes = 0;
+  for (const PlannedFile& planned : plan.files) {
+    const gguf::GgufLayout& layout = server.files.at(plan.file(planned).path);
+    CHECK(planned.beginning.size() >= layout.header.size());
+    kept_bytes += static_cast<int64_t>(planned.beginning.size());
+  }
+  CHECK(kept_bytes == server.server.body_bytes());
+  CHECK(kept_bytes < plan.model_bytes / 1000);
+
+  // What is here already is not fetched for it; a hole instead of a header is.
+  tests::TempDir dir;
+  for (PlannedFile& planned : plan.files) {
+    planned.partial = dir.path() / plan.file(planned).path;
+    write_sparse(planned.partial, server.files.at(plan.file(planned).path));
+  }
+  const int64_t before = server.server.body_bytes();
+  const std::string fit = plan.fit;
+  add_fit(plan, described_machine("8xH800", ""), {}, {}, {});
+  CHECK((plan.fit == fit && server.server.body_bytes() == before));
+  std::ofstream(plan.files[3].partial, std::ios::in | std::ios::binary).write("\0\0\0\0", 4);
+  add_fit(plan, described_machine("8xH800", ""), {}, {}, {});
+  CHECK((plan.fit == fit && server.server.body_bytes() > before));
+
+  server.files.clear();
+  plan.files[0].partial.clear();
+  add_fit(plan, described_machine("8xH800", ""), {}, {}, {});
+  CHECK_THAT(plan.fit, Contains("can't be planned: ") && Contains("answered 404"));
 }
 
 TEST_CASE("A header that claims more than any model has is not fetched") {

@@ -3,7 +3,6 @@
 #include <string>
 
 #include "commands/error.h"
-#include "commands/machine.h"
 #include "commands/pull_display.h"
 #include "registry/sources/variants.h"
 #include "tests/support/catch.h"
@@ -25,18 +24,6 @@ TEST_CASE("parse_rate reads what people write") {
     CAPTURE(bad);
     CHECK_THROWS_WITH(parse_rate(bad), Contains("is no rate"));
   }
-}
-
-TEST_CASE("a model fits the GPUs, else the memory, else it is too large") {
-  MachineMemory memory;
-  memory.ram_bytes = 128'000'000'000;
-  CHECK(fit_of(100'000'000'000, memory) == ModelFit::kRam);
-  CHECK(fit_of(120'000'000'000, memory) == ModelFit::kTooLarge);
-  memory.gpu_bytes = std::vector<int64_t>(8, 80'000'000'000);
-  CHECK(fit_of(404'000'000'000, memory) == ModelFit::kGpus);
-  CHECK(fit_text(404'000'000'000, memory) == "fits 8 GPUs (640 GB)");
-  CHECK_THAT(fit_text(720'000'000'000, memory), Contains("too large: needs 792 GB"));
-  CHECK(fit_of(1, MachineMemory()) == ModelFit::kUnknown);
 }
 
 PullPlan two_files() {
@@ -125,7 +112,10 @@ TEST_CASE("a plan and a choice are told as tables") {
   CHECK_THAT(text, Contains("400 KB here"));
   CHECK_THAT(text, Contains("2 MB in 2 files, 2 MB to fetch; 1 GB free at /models"));
   plan.resolved.variants = registry::group_files(plan.resolved.files).variants;
-  CHECK_THAT(choice_text(plan.resolved, MachineMemory()), Contains("Q4_0     2 MB    2"));
+  CHECK_THAT(choice_text(plan.resolved, {{"fits memory"}, ""}),
+             Contains("Q4_0     2 MB    2        fits memory"));
+  CHECK_THAT(choice_json(plan.resolved, {{""}, "no header"}),
+             Contains("\"fit\":null") && Contains("\"problem\":\"no header\""));
 }
 
 }  // namespace
