@@ -27,6 +27,7 @@ void add_convert_command(CLI::App& app, Invocation& invocation) {
                       "Name of the pre-tokenizer, when it is not recognised");
   command->add_option("--threads", options->n_threads, "Threads; 0 is one for each processor")
       ->check(CLI::Range(0, 1024));
+  command->add_flag("--force", options->force, "Replace OUT when it exists");
   command->add_flag("--dry-run", *dry_run, "List what would be written");
   command->add_flag("--json", options->json, "Print what was (or would be) written as JSON");
   command->callback([options, dry_run, &invocation] {

@@ -15,7 +15,9 @@ void add_create_command(CLI::App& app, Invocation& invocation) {
   command->add_flag("--copy", options->copy,
                     "Copy weights where they would be hard-linked to the original file");
   command->add_option("-q,--quantize", options->quantize,
-                      "Quantise a directory of safetensors on the way: Q4_K_M, Q8_0, ...");
+                      "Quantise what FROM names on the way: Q4_K_M, Q8_0, ...");
+  command->add_flag("--allow-requantize", options->allow_requantize,
+                    "Take a model that is quantised already; loses quality");
   command->add_flag("--json", options->json, "Print name, digest and size as JSON");
   command->callback([options, &invocation] {
     invocation.run = [options, &invocation] {

@@ -22,6 +22,7 @@ void add_imatrix_command(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(0, 1 << 30));
   command->add_option("--threads", options->n_threads, "Threads; 0: one for each physical core")
       ->check(CLI::Range(0, 1024));
+  command->add_flag("--force", options->force, "Replace the output when it exists");
   command->add_flag("--process-output", options->process_output, "Collect for output.weight too");
   command->callback([options, &invocation] {
     invocation.run = [options, &invocation] {

@@ -20,6 +20,7 @@ void add_perplexity_command(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(0, 1 << 30));
   command->add_option("--threads", options->n_threads, "Threads; 0: one for each physical core")
       ->check(CLI::Range(0, 1024));
+  command->add_flag("--force", options->force, "Replace the file of --save-base when it exists");
   command->add_option("--save-base", options->save_base,
                       "Write all log-probabilities to this file, to compare others with it");
   command->add_option("--kl-divergence", options->compare_to,

@@ -33,6 +33,7 @@ void add_quantize_command(CLI::App& app, Invocation& invocation) {
   command->add_flag("--allow-requantize", options->allow_requantize,
                     "Take tensors that are quantised already; loses quality");
   command->add_flag("--keep-split", options->keep_split, "One file for each shard of the model");
+  command->add_flag("--force", options->force, "Replace OUT when it exists");
   command->add_flag("--dry-run", options->dry_run, "Print types and sizes, write nothing");
   command->add_option("--threads", options->n_threads, "Threads; 0: one for each processor")
       ->check(CLI::Range(0, 1024));

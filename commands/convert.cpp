@@ -5,6 +5,7 @@
 #include "commands/error.h"
 #include "commands/pre_tokenizer_name.h"
 #include "gguf/dtype.h"
+#include "gguf/new_file.h"
 
 namespace dsctl::commands {
 namespace {
@@ -93,9 +94,14 @@ void write_conversion(const convert_files::Conversion& conversion, const fs::pat
 int convert(const ConvertOptions& options, Console& console) {
   const bool writes = options.dry_run == DryRun::kNo;
   if (writes && options.out.empty()) throw Error("expected the name of the GGUF file to write");
-  std::error_code error;
-  if (writes && fs::is_directory(options.out, error)) {
-    throw Error(options.out.string() + ": is a directory, expected the name of a file");
+  if (!options.out.empty()) {
+    std::vector<fs::path> inputs;
+    std::error_code error;
+    for (fs::directory_iterator entry(options.dir, error), end; !error && entry != end;
+         entry.increment(error))
+      inputs.push_back(entry->path());
+    gguf::check_out(options.out, inputs,
+                    options.force ? gguf::IfExists::kReplace : gguf::IfExists::kFail);
   }
   const convert_files::Conversion conversion = plan_conversion(options);
   if (writes) {

@@ -15,6 +15,7 @@ enum class DryRun { kNo, kYes };
 struct ConvertOptions {
   std::filesystem::path dir;      // the checkpoint
   std::filesystem::path out;      // the GGUF file; may be empty when nothing is written
+  bool force = false;             // an `out` that exists is replaced
   std::string out_type = "auto";  // auto, f32, f16, bf16, q8_0
   std::string quantize;           // a type of GGUF, "" for none
   bool inexact = false;

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "commands/convert.h"
+#include "commands/create_weights.h"
 #include "commands/error.h"
 #include "commands/model_info.h"
 #include "gguf/convert/convert.h"
@@ -269,33 +269,6 @@ class FromResolver {
   const CheckpointConverter& convert_;
 };
 
-/// Converts checkpoints into a staging directory of the store, which goes away with this object, or
-/// at the next operation when the process dies.
-class StoreConverter {
- public:
-  StoreConverter(const registry::Registry& registry, const std::string& quantize, Console& console)
-      : registry_(registry), quantize_(quantize), console_(console) {}
-
-  fs::path convert(const fs::path& checkpoint) {
-    if (staging_) throw Error("more than one directory of safetensors given; expected one model");
-    ConvertOptions options;
-    options.dir = checkpoint;
-    options.quantize = quantize_;
-    const gguf::convert::Conversion conversion = plan_conversion(options);
-    staging_.emplace(registry_.blobs(), [this](std::string_view line) { console_.note(line); });
-    const fs::path path = staging_->dir() / "converted.gguf";
-    write_conversion(conversion, path, console_);
-    return path;
-  }
-  bool has_converted() const { return staging_.has_value(); }
-
- private:
-  const registry::Registry& registry_;
-  const std::string& quantize_;
-  Console& console_;
-  std::optional<registry::Staging> staging_;
-};
-
 void refuse(const registry::Modelfile& modelfile, Instruction instruction,
             const std::string& message, std::string_view label) {
   for (const ModelfileCommand& command : modelfile.commands()) {
@@ -403,14 +376,12 @@ int create(const Settings& settings, const CreateOptions& options, Console& cons
   for (const std::string& warning : modelfile.warnings())
     console.note("warning: " + warning);
   registry::Registry registry(settings.models_dir);
-  StoreConverter converter(registry, options.quantize, console);
+  MadeWeights made(registry, options.quantize, console);
   registry::CreateSpec spec =
       make_spec(modelfile, fs::absolute(dir.empty() ? fs::path(".") : dir), label, registry,
-                [&converter](const fs::path& checkpoint) { return converter.convert(checkpoint); });
-  if (!options.quantize.empty() && !converter.has_converted()) {
-    throw Error(
-        "--quantize is for a directory of safetensors; make a smaller GGUF file with "
-        "`dsctl quantize` first");
+                [&made](const fs::path& checkpoint) { return made.convert(checkpoint); });
+  if (!options.quantize.empty() && !made.has_converted()) {
+    made.quantize(spec, options.allow_requantize ? Requantize::kYes : Requantize::kNo);
   }
   if (options.copy) spec.import_mode = registry::ImportMode::kCopy;
 

@@ -18,12 +18,14 @@ struct CreateOptions {
   std::string name;
   std::filesystem::path file = "Modelfile";  // "-": standard input
   bool copy = false;                         // weights are copied where they could be hard-linked
-  std::string quantize;  // of a checkpoint that is converted, as `convert` has it; "": none
+  std::string quantize;           // a type that the model gets on the way: "Q4_K_M"; "": none
+  bool allow_requantize = false;  // of a model that is quantised already
   bool json = false;
 };
 
-/// Creates the model, converting safetensors first; hashing shows progress, Ctrl-C leaves nothing
-/// behind. Without a Modelfile, but with weights in the current directory, it is `FROM .`. JSON:
+/// Creates the model, converting safetensors and quantising first; hashing shows progress, Ctrl-C
+/// leaves nothing behind. Without a Modelfile, but with weights in the current directory, it is
+/// `FROM .`. JSON:
 /// {"name", "digest", "size"}. Returns the exit code; throws the Error of the part that failed.
 int create(const Settings& settings, const CreateOptions& options, Console& console);
 

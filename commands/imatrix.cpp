@@ -11,6 +11,7 @@
 #include "commands/text_chunks.h"
 #include "engine/text_pass.h"
 #include "gguf/imatrix.h"
+#include "gguf/new_file.h"
 
 namespace dsctl::commands {
 namespace {
@@ -90,6 +91,8 @@ class Collector final : public engine::MatmulObserver {
 
 int imatrix(const Settings& settings, const ImatrixOptions& options, Console& console) {
   const gguf::GgufFile file = open_model_file(settings, options.model);
+  gguf::check_out(options.out, {options.text},
+                  options.force ? gguf::IfExists::kReplace : gguf::IfExists::kFail);
   const auto tokenizer = engine::Tokenizer::from_gguf(file);
   const TextChunks chunks =
       read_chunks(options.text, *tokenizer, options.n_ctx, options.max_chunks);

@@ -13,6 +13,7 @@ struct ImatrixOptions {
   std::string model;  // a name of the registry, or a file's path as in `show`
   std::filesystem::path text;
   std::filesystem::path out = "imatrix.gguf";
+  bool force = false;           // an `out` that exists is replaced
   int n_ctx = 512;              // tokens of a chunk
   int max_chunks = 0;           // 0: all
   int n_threads = 0;            // 0: the settings', or one for each physical core

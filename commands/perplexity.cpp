@@ -13,6 +13,7 @@
 #include "commands/model_file.h"
 #include "commands/text_chunks.h"
 #include "engine/text_pass.h"
+#include "gguf/new_file.h"
 
 namespace dsctl::commands {
 namespace {
@@ -269,6 +270,10 @@ int perplexity(const Settings& settings, const PerplexityOptions& options, Conso
     throw Error("--save-base and --kl-divergence: one run makes a base or compares with one");
   }
   const gguf::GgufFile file = open_model_file(settings, options.model);
+  if (!options.save_base.empty()) {
+    gguf::check_out(options.save_base, {options.text},
+                    options.force ? gguf::IfExists::kReplace : gguf::IfExists::kFail);
+  }
   const auto tokenizer = engine::Tokenizer::from_gguf(file);
   std::optional<LogitsFileReader> base;
   if (!options.compare_to.empty()) base.emplace(options.compare_to);

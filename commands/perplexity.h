@@ -17,6 +17,7 @@ struct PerplexityOptions {
   int max_chunks = 0;          // 0: all
   int n_threads = 0;           // 0: the settings', or one for each physical core
   bool reference_kernels = false;
+  bool force = false;                // a `save_base` that exists is replaced
   std::filesystem::path save_base;   // writes the log-probabilities for a later comparison
   std::filesystem::path compare_to;  // compares with such a file
   bool json = false;

@@ -7,6 +7,7 @@
 
 #include "commands/error.h"
 #include "commands/model_file.h"
+#include "gguf/new_file.h"
 #include "gguf/quantize.h"
 
 namespace dsctl::commands {
@@ -31,14 +32,6 @@ gguf::DType parse_type(const std::string& name, const std::string& flag) {
   const auto dtype = gguf::dtype_from_name(name);
   if (!dtype) throw Error(flag + ": '" + name + "' is no tensor type; Q8_0, Q6_K or F16 are");
   return *dtype;
-}
-
-gguf::FileType parse_file_type(const std::string& name) {
-  if (const auto type = gguf::file_type_from_name(name)) return *type;
-  std::string known;
-  for (const gguf::FileType& type : gguf::file_types())
-    known += (known.empty() ? "" : ", ") + std::string(type.name);
-  throw Error("'" + name + "' is no type to quantise to; there are " + known);
 }
 
 gguf::QuantizeOptions plan_options(const QuantizeOptions& options) {
@@ -113,7 +106,24 @@ std::string summary(const gguf::QuantizePlan& plan) {
                     static_cast<double>(std::max<int64_t>(n_weights, 1)));
 }
 
+/// A bare word is rather meant for the registry, where this verb writes nothing.
+void check_is_file_name(const std::string& out) {
+  const bool is_bare = out.find('/') == std::string::npos && !out.ends_with(".gguf");
+  if (!is_bare) return;
+  throw Error("'" + out + "': expected the name of a file, as in " + out + ".gguf or ./" + out +
+              "; for a model of the registry there is `dsctl create " + out +
+              " --quantize TYPE` with the line FROM MODEL in its Modelfile");
+}
+
 }  // namespace
+
+gguf::FileType parse_file_type(const std::string& name) {
+  if (const auto type = gguf::file_type_from_name(name)) return *type;
+  std::string known;
+  for (const gguf::FileType& type : gguf::file_types())
+    known += (known.empty() ? "" : ", ") + std::string(type.name);
+  throw Error("'" + name + "' is no type to quantise to; there are " + known);
+}
 
 std::string quantize_types_help() {
   std::string text;
@@ -124,7 +134,28 @@ std::string quantize_types_help() {
   return text;
 }
 
+std::vector<std::filesystem::path> write_quantized(const gguf::GgufFile& file,
+                                                   const gguf::QuantizePlan& plan,
+                                                   const std::filesystem::path& out, int n_threads,
+                                                   Console& console) {
+  note_exceptions(plan, console);
+  console.clear_interrupt();
+  const auto start = std::chrono::steady_clock::now();
+  gguf::QuantizeRun run;
+  run.n_threads = n_threads;
+  run.progress = [&](int64_t done_bytes, int64_t total_bytes) {
+    console.progress("quantising", done_bytes, total_bytes);
+    return !console.interrupted();
+  };
+  auto paths = gguf::quantize(file, plan, out, run);
+  console.finish_progress();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  console.note(summary(plan) + format(", %.1f s", took.count()));
+  return paths;
+}
+
 int quantize(const Settings& settings, const QuantizeOptions& options, Console& console) {
+  check_is_file_name(options.out);
   gguf::QuantizeOptions plan_for = plan_options(options);
   gguf::ImportanceMatrix matrix;
   if (!options.imatrix.empty()) {
@@ -134,26 +165,18 @@ int quantize(const Settings& settings, const QuantizeOptions& options, Console& 
   }
   const gguf::GgufFile file = open_model_file(settings, options.model);
   const gguf::QuantizePlan plan = gguf::plan_quantize(file, plan_for);
+  std::vector<std::filesystem::path> shards;
+  for (const gguf::MappedFile& shard : file.shards())
+    shards.push_back(shard.path());
+  for (const auto& path : gguf::result_paths(plan, options.out))
+    gguf::check_out(path, shards, options.force ? gguf::IfExists::kReplace : gguf::IfExists::kFail);
   if (options.dry_run) {
     print_plan(plan, console);
     note_exceptions(plan, console);
     console.print(summary(plan) + "\n");
     return 0;
   }
-  note_exceptions(plan, console);
-  console.clear_interrupt();
-  const auto start = std::chrono::steady_clock::now();
-  gguf::QuantizeRun run;
-  run.n_threads = options.n_threads;
-  run.progress = [&](int64_t done_bytes, int64_t total_bytes) {
-    console.progress("quantising", done_bytes, total_bytes);
-    return !console.interrupted();
-  };
-  const auto paths = gguf::quantize(file, plan, options.out, run);
-  console.finish_progress();
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  console.note(summary(plan) + format(", %.1f s", took.count()));
-  for (const auto& path : paths)
+  for (const auto& path : write_quantized(file, plan, options.out, options.n_threads, console))
     console.print(path.string() + "\n");
   return 0;
 }

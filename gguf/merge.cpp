@@ -63,28 +63,6 @@ MergeLayout merge_layout(const GgufFile& model) {
   return merged;
 }
 
-void check_out(const fs::path& out, const std::vector<fs::path>& shards, IfExists if_exists) {
-  std::error_code error;
-  const fs::path parent = out.parent_path().empty() ? "." : out.parent_path();
-  if (!fs::is_directory(parent, error)) {
-    throw Error(out.string() + ": there is no directory " + parent.string());
-  }
-  const fs::file_status status = fs::status(out, error);
-  if (!fs::exists(status)) return;
-  if (!fs::is_regular_file(status)) {
-    throw Error(out.string() + ": is " +
-                (fs::is_directory(status) ? "a directory" : "no regular file") +
-                ", expected the name of a file to write");
-  }
-  for (const fs::path& shard : shards) {
-    if (!fs::equivalent(out, shard, error)) continue;
-    throw Error(out.string() + ": is one of the files to be read: give another name");
-  }
-  if (if_exists == IfExists::kFail) {
-    throw Error(out.string() + ": exists already; --force replaces it");
-  }
-}
-
 CopyCounts merge(const GgufFile& model, const fs::path& out, const MergeOptions& options) {
   std::vector<fs::path> paths;
   for (const MappedFile& shard : model.shards())

@@ -9,6 +9,7 @@
 
 #include "gguf/data_copy.h"
 #include "gguf/gguf_file.h"
+#include "gguf/new_file.h"
 
 namespace dsctl::gguf {
 
@@ -33,7 +34,6 @@ struct MergeLayout {
 /// stay, as llama-gguf-split leaves them. Throws Error when `model` is no split model.
 MergeLayout merge_layout(const GgufFile& model);
 
-enum class IfExists { kFail, kReplace };
 enum class Verify { kNo, kYes };
 
 struct MergeOptions {
@@ -48,10 +48,5 @@ struct MergeOptions {
 /// shards are only read. Throws Error and leaves nothing when it can't.
 CopyCounts merge(const GgufFile& model, const std::filesystem::path& out,
                  const MergeOptions& options);
-
-/// Throws Error when `out` can't become a merged file: it is there already (unless it may be
-/// replaced), is no regular file, is one of `shards`, or its directory is missing.
-void check_out(const std::filesystem::path& out, const std::vector<std::filesystem::path>& shards,
-               IfExists if_exists);
 
 }  // namespace dsctl::gguf

@@ -106,6 +106,29 @@ void NewFile::publish() {
   sync_directory(path_.parent_path());
 }
 
+void check_out(const std::filesystem::path& out, const std::vector<std::filesystem::path>& inputs,
+               IfExists if_exists) {
+  std::error_code error;
+  const std::filesystem::path parent = out.parent_path().empty() ? "." : out.parent_path();
+  if (!std::filesystem::is_directory(parent, error)) {
+    throw Error(out.string() + ": there is no directory " + parent.string());
+  }
+  const std::filesystem::file_status status = std::filesystem::status(out, error);
+  if (!std::filesystem::exists(status)) return;
+  if (!std::filesystem::is_regular_file(status)) {
+    throw Error(out.string() + ": is " +
+                (std::filesystem::is_directory(status) ? "a directory" : "no regular file") +
+                ", expected the name of a file to write");
+  }
+  for (const std::filesystem::path& input : inputs) {
+    if (!std::filesystem::equivalent(out, input, error)) continue;
+    throw Error(out.string() + ": is one of the files to be read: give another name");
+  }
+  if (if_exists == IfExists::kFail) {
+    throw Error(out.string() + ": exists already; --force replaces it");
+  }
+}
+
 void sync_directory(const std::filesystem::path& directory) {
   const int fd = ::open(or_current(directory), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;  // not readable to us: a rename is still atomic, only later durable

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dsctl::gguf {
 
@@ -45,6 +46,14 @@ class NewFile {
   int fd_ = -1;
   bool is_published_ = false;
 };
+
+enum class IfExists { kFail, kReplace };
+
+/// Throws Error when `out` can't become a new file: it is there already (unless it may be
+/// replaced), is no regular file, is one of `inputs`, or its directory is missing. All that write
+/// files for a person ask this first; a file that is replaced stays until the new one is whole.
+void check_out(const std::filesystem::path& out, const std::vector<std::filesystem::path>& inputs,
+               IfExists if_exists);
 
 /// Makes names created or removed in `directory` ("" is the current one) last over a power loss,
 /// where we may open it.

@@ -303,17 +303,6 @@ std::vector<GgufWriter> headers_of(const GgufFile& file, const QuantizePlan& pla
   return headers;
 }
 
-std::vector<std::filesystem::path> paths_of(const QuantizePlan& plan,
-                                            const std::filesystem::path& path) {
-  if (plan.n_shards == 1) return {path};
-  std::string prefix = path.filename().string();
-  if (prefix.ends_with(".gguf")) prefix.resize(prefix.size() - 5);
-  std::vector<std::filesystem::path> paths;
-  for (int i = 0; i < plan.n_shards; ++i)
-    paths.push_back(path.parent_path() / shard_file_name({prefix, i, plan.n_shards}));
-  return paths;
-}
-
 void refuse_own_source(const GgufFile& file, const std::vector<std::filesystem::path>& paths) {
   for (const MappedFile& shard : file.shards()) {
     for (const auto& path : paths) {
@@ -346,10 +335,21 @@ QuantizePlan plan_quantize(const GgufFile& file, const QuantizeOptions& options)
   return plan;
 }
 
+std::vector<std::filesystem::path> result_paths(const QuantizePlan& plan,
+                                                const std::filesystem::path& path) {
+  if (plan.n_shards == 1) return {path};
+  std::string prefix = path.filename().string();
+  if (prefix.ends_with(".gguf")) prefix.resize(prefix.size() - 5);
+  std::vector<std::filesystem::path> paths;
+  for (int i = 0; i < plan.n_shards; ++i)
+    paths.push_back(path.parent_path() / shard_file_name({prefix, i, plan.n_shards}));
+  return paths;
+}
+
 std::vector<std::filesystem::path> quantize(const GgufFile& file, const QuantizePlan& plan,
                                             const std::filesystem::path& path,
                                             const QuantizeRun& run) {
-  const auto paths = paths_of(plan, path);
+  const auto paths = result_paths(plan, path);
   refuse_own_source(file, paths);
   const auto headers = headers_of(file, plan);
   std::vector<std::unique_ptr<GgufStreamWriter>> writers;

@@ -54,8 +54,13 @@ struct QuantizeRun {
   std::function<bool(int64_t done_bytes, int64_t total_bytes)> progress = {};
 };
 
-/// Carries out the plan for `file`. Writes `path`, or with several shards
-/// `<path without .gguf>-NNNNN-of-NNNNN.gguf`, and returns what it wrote. The bytes do not depend
+/// The files that `plan` becomes: `path`, or with several shards
+/// `<path without .gguf>-NNNNN-of-NNNNN.gguf`.
+std::vector<std::filesystem::path> result_paths(const QuantizePlan& plan,
+                                                const std::filesystem::path& path);
+
+/// Carries out the plan for `file`: writes its result_paths, over what is there, and returns them.
+/// The bytes do not depend
 /// on the number of threads. Memory: a few MiB a thread. Throws Error, also for a value that is not
 /// finite; nothing is left behind then.
 std::vector<std::filesystem::path> quantize(const GgufFile& file, const QuantizePlan& plan,

@@ -404,7 +404,7 @@ ExportResult export_to_file(const Registry& registry, const std::vector<ModelNam
     throw Error(path.string() + ": is a directory, expected the name of a file");
   }
   if (overwrite == Overwrite::kNo && fs::exists(fs::symlink_status(path, error))) {
-    throw Error(path.string() + ": exists; remove it or say --force");
+    throw Error(path.string() + ": exists already; --force replaces it");
   }
   const Contents contents = contents_of(registry, names);
   const fs::path dir = path.parent_path();

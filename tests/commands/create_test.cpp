@@ -5,6 +5,7 @@
 #include "commands/error.h"
 #include "commands/show.h"
 #include "gguf/error.h"
+#include "gguf/gguf_file.h"
 #include "registry/error.h"
 #include "tests/support/catch.h"
 #include "tests/support/commands_store.h"
@@ -215,6 +216,101 @@ TEST_CASE("create says what it can't use, where and what to do") {
                     Contains("can't read the Modelfile"));
   options.file = store.dir.path();
   CHECK_THROWS_WITH(create(store.settings, options, store.console), Contains("is a directory"));
+}
+
+/// A model whose matrix can be quantised, split in two where asked.
+fs::path write_floats(const ModelStore& store, int n_shards) {
+  gguf::GgufWriter writer;
+  writer.add("general.architecture", "llama");
+  writer.add("general.file_type", uint32_t{0});
+  writer.add("llama.block_count", uint32_t{2});
+  std::vector<float> values(256 * 8);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>(i % 97) / 97 - 0.5F;
+  for (const char* name : {"blk.0.attn_q.weight", "blk.1.attn_q.weight"})
+    writer.add_tensor(name, {256, 8}, values);
+  if (n_shards > 1) return writer.write_split(store.dir.path(), "floats", {.n_shards = 2})[1];
+  writer.write(store.dir.path() / "floats.gguf");
+  return store.dir.path() / "floats.gguf";
+}
+
+gguf::DType weight_type(const registry::StoredModel& model) {
+  return gguf::GgufFile::open_shards(model.weight_paths).find_tensor("blk.1.attn_q.weight")->dtype;
+}
+
+void create_quantized(ModelStore& store, const std::string& name, const std::string& modelfile,
+                      const std::string& type, bool allow_requantize = false) {
+  CreateOptions options;
+  options.name = name;
+  options.file = store.write("Modelfile", modelfile);
+  options.quantize = type;
+  options.allow_requantize = allow_requantize;
+  create(store.settings, options, store.console);
+}
+
+bool has_staging(const ModelStore& store) {
+  for (const auto& entry : fs::directory_iterator(store.settings.models_dir / "blobs")) {
+    if (!registry::Digest::parse(entry.path().filename().string())) return true;
+  }
+  return false;
+}
+
+TEST_CASE("create --quantize makes a smaller model of a file, whole or split") {
+  ModelStore store;
+  const int n_shards = GENERATE(1, 2);
+  const fs::path file = write_floats(store, n_shards);
+  create_quantized(store, "small", "FROM " + file.string() + "\nSYSTEM be brief\n", "q8_0");
+  const registry::StoredModel small = find(store, "small");
+  REQUIRE(small.weight_paths.size() == 1);
+  CHECK(weight_type(small) == gguf::DType::Q8_0);
+  CHECK(small.config.file_type == "Q8_0");
+  CHECK(small.system == "be brief");
+  CHECK(gguf::GgufFile::open(file).tensors()[0].dtype == gguf::DType::F32);
+  CHECK_FALSE(has_staging(store));
+}
+
+TEST_CASE("create --quantize of a stored model keeps all but its weights") {
+  ModelStore store;
+  write_floats(store, 1);
+  gguf::GgufWriter adapter;
+  adapter.add("general.architecture", "llama");
+  adapter.add("general.type", "adapter");
+  adapter.add_tensor("x.lora_a", {4}, std::vector<float>(4));
+  adapter.write(store.dir.path() / "adapter.gguf");
+  gguf::GgufWriter projector;
+  projector.add("general.architecture", "clip");
+  projector.add_tensor("v.patch_embd.weight", {4}, std::vector<float>(4));
+  projector.write(store.dir.path() / "mmproj.gguf");
+  store.create(
+      "whole",
+      "FROM floats.gguf\nFROM mmproj.gguf\nADAPTER adapter.gguf\nTEMPLATE {{ .Prompt }}\n");
+  const registry::StoredModel whole = find(store, "whole");
+  create_quantized(store, "small", "FROM whole\nPARAMETER temperature 0.5\n", "Q4_0");
+  const registry::StoredModel small = find(store, "small");
+  CHECK(weight_type(small) == gguf::DType::Q4_0);
+  CHECK(small.template_text == "{{ .Prompt }}");
+  CHECK(small.parameters_json == R"({"temperature":0.5})");
+  CHECK(small.adapter_paths == whole.adapter_paths);
+  const auto projectors = [](const registry::StoredModel& model) {
+    std::vector<registry::Digest> digests;
+    for (const auto& layer : model.manifest.layers_of(registry::media_type::kProjector))
+      digests.push_back(layer.digest);
+    return digests;
+  };
+  CHECK(projectors(small) == projectors(whole));
+  CHECK(projectors(small).size() == 1);
+  // The model itself, replaced by its smaller form.
+  create_quantized(store, "whole", "FROM whole\n", "Q8_0");
+  CHECK(weight_type(find(store, "whole")) == gguf::DType::Q8_0);
+  CHECK(find(store, "whole").adapter_paths.size() == 1);
+
+  CHECK_THROWS_WITH(create_quantized(store, "again", "FROM small\n", "Q8_0"),
+                    Contains("is Q4_0 already") && Contains("--allow-requantize"));
+  CHECK_FALSE(store.registry().find(ModelName::parse("again")).has_value());
+  CHECK_NOTHROW(create_quantized(store, "again", "FROM small\n", "Q8_0", true));
+  CHECK_THROWS_WITH(create_quantized(store, "x", "FROM whole\n", "Q9"),
+                    Contains("'Q9' is no type") && Contains("Q4_K_M"));
+  CHECK_FALSE(has_staging(store));
 }
 
 TEST_CASE("create interrupted leaves no model") {

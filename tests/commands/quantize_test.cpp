@@ -1,5 +1,7 @@
 #include "commands/quantize.h"
 
+#include <cmath>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -45,6 +47,40 @@ TEST_CASE("quantize writes the file and says where") {
   const auto result = gguf::GgufFile::open(command.options.out);
   CHECK(result.find_tensor("blk.0.attn_q.weight")->dtype == gguf::DType::Q6_K);
   CHECK(result.find_tensor("blk.0.attn_v.weight")->dtype == gguf::DType::Q5_1);
+}
+
+TEST_CASE("quantize replaces a file only when told to, and never its source") {
+  QuantizeCommand command;
+  std::ofstream(command.options.out) << "precious";
+  for (const bool dry_run : {false, true}) {
+    command.options.dry_run = dry_run;
+    CHECK_THROWS_WITH(command.run(), Contains("out.gguf: exists already; --force replaces it"));
+  }
+  command.options.dry_run = false;
+  command.options.force = true;
+  // What was there stays when the new file doesn't come about.
+  const std::string model = command.options.model;
+  gguf::GgufWriter broken;
+  broken.add("general.architecture", "llama");
+  broken.add_tensor("blk.0.attn_q.weight", {256, 4}, std::vector<float>(1024, NAN));
+  broken.write(command.dir.path() / "broken.gguf");
+  command.options.model = (command.dir.path() / "broken.gguf").string();
+  CHECK_THROWS_WITH(command.run(), Contains("blk.0.attn_q.weight"));
+  CHECK(std::filesystem::file_size(command.options.out) == 8);
+  command.options.model = model;
+  CHECK(command.run() == 0);
+  CHECK(gguf::GgufFile::open(command.options.out).tensors().size() == 2);
+  command.options.out = command.options.model;
+  CHECK_THROWS_WITH(command.run(), Contains("is one of the files to be read"));
+  command.options.out = command.dir.path().string();
+  CHECK_THROWS_WITH(command.run(), Contains("is a directory"));
+}
+
+TEST_CASE("quantize takes a bare word for a model's name and says what makes one") {
+  QuantizeCommand command;
+  command.options.out = "smol";
+  CHECK_THROWS_WITH(command.run(), Contains("dsctl create smol --quantize") &&
+                                       Contains("FROM MODEL") && Contains("smol.gguf"));
 }
 
 TEST_CASE("quantize --dry-run prints types and sizes and writes nothing") {

@@ -4,6 +4,7 @@ Needs no real model's files, numpy and gguf only."""
 import json
 import os
 import pathlib
+import random
 import signal
 import struct
 import subprocess
@@ -232,7 +233,26 @@ def test_errors_are_one_line(checkpoint, environment, tmp_path):
     assert bad_flag.returncode == 2
 
 
+def test_a_file_is_replaced_only_when_told_to(checkpoint, environment, tmp_path):
+    folder, _ = checkpoint
+    out = tmp_path / "out.gguf"
+    out.write_bytes(b"precious")
+    result = run(environment, "convert", folder, out)
+    assert result.returncode == 1 and out.read_bytes() == b"precious"
+    assert result.stderr == f"error: {out}: exists already; --force replaces it\n"
+    assert run(environment, "convert", folder, out, "--force").returncode == 0
+    assert out.read_bytes()[:4] == b"GGUF"
+    source = next(folder.glob("*.safetensors"))
+    before = source.read_bytes()
+    result = run(environment, "convert", folder, source, "--force")
+    assert "is one of the files to be read" in result.stderr and source.read_bytes() == before
+
+
+KILLS = int(os.environ.get("DSCTL_KILLS", "12"))
+
+
 def test_killed_at_any_moment_the_file_is_whole_or_not_there(environment, tmp_path):
+    """The old file, or the new one, whole: whichever moment the kill meets."""
     folder = tmp_path / "m"
     write_checkpoint(folder, ffn=60_000)
     whole = tmp_path / "whole.gguf"
@@ -241,18 +261,24 @@ def test_killed_at_any_moment_the_file_is_whole_or_not_there(environment, tmp_pa
     duration = time.monotonic() - begin
     expected = whole.read_bytes()
     out = tmp_path / "out.gguf"
-    for i in range(12):
+    moments = random.Random(7)
+    for i in range(KILLS):
+        old = b"the old file" if i % 2 else None
+        if old:
+            out.write_bytes(old)
+        else:
+            out.unlink(missing_ok=True)
         process = subprocess.Popen(
-            [PROGRAM, "convert", str(folder), str(out)],
+            [PROGRAM, "convert", str(folder), str(out), "--force"],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(duration * i / 10)
+        time.sleep(moments.uniform(0, 1.1 * duration))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if out.exists():
-            assert out.read_bytes() == expected
-            out.unlink()
-    assert run(environment, "convert", folder, out).returncode == 0
+        assert (out.read_bytes() if out.exists() else None) in (old, expected)
+    assert run(environment, "convert", folder, out, "--force").returncode == 0
     assert out.read_bytes() == expected
+    # What the killed ones left half done is gone.
+    assert sorted(path.name for path in tmp_path.glob("*.gguf*")) == ["out.gguf", "whole.gguf"]

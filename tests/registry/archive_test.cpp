@@ -100,7 +100,7 @@ TEST_CASE("The same models give the same archive, and a file that exists is kept
   TwoStores stores;
   stores.export_all();
   const std::string first = read_file(stores.tar);
-  CHECK_THROWS_WITH(stores.export_all(), Contains("exists; remove it or say --force"));
+  CHECK_THROWS_WITH(stores.export_all(), Contains("exists already; --force replaces it"));
   stores.export_all(Overwrite::kYes);
   CHECK(read_file(stores.tar) == first);
 }
