@@ -1,46 +1,15 @@
 #include "engine/cpu/cpu_features.h"
 
-#include <sched.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <set>
 #include <string_view>
 
+#include "engine/cpu/cpu_topology.h"
 #include "gguf/quants/encode.h"
 
 namespace dsctl::engine {
 namespace {
-
-std::string read_line(const std::string& path) {
-  std::ifstream in(path);
-  std::string line;
-  std::getline(in, line);
-  return line;
-}
-
-/// Cores, not hardware threads, in the affinity mask: two threads of one core share its vector
-/// units, so a second one slows matrix products down rather than up.
-int count_physical_cores() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 1;
-  std::set<std::string> cores;
-  int n_unknown = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
-    const std::string base = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
-    const std::string siblings = read_line(base + "thread_siblings_list");
-    if (siblings.empty()) {
-      ++n_unknown;
-    } else {
-      cores.insert(siblings);
-    }
-  }
-  const int n = static_cast<int>(cores.size()) + n_unknown;
-  return n > 0 ? n : 1;
-}
 
 std::string read_model_name() {
   std::ifstream in("/proc/cpuinfo");
@@ -55,7 +24,7 @@ std::string read_model_name() {
 CpuFeatures detect() {
   CpuFeatures features;
   features.model = read_model_name();
-  features.n_physical_cores = count_physical_cores();
+  features.n_physical_cores = read_cpu_topology("/", affinity_cpus()).n_threads();
 #if defined(__x86_64__)
   __builtin_cpu_init();
   // The encoders' AVX2 means F16C as well.

@@ -9,7 +9,7 @@ struct CpuFeatures {
   bool avx2 = false;         // AVX2, FMA, F16C and BMI2 together
   bool avx512_vnni = false;  // AVX-512 F, BW, VL, DQ and VNNI together
   std::string model;         // "AMD EPYC 9654" as the processor names itself
-  int n_physical_cores = 1;  // available to this process (affinity mask)
+  int n_physical_cores = 1;  // that this process may keep busy: CpuTopology::n_threads
 
   /// "AMD EPYC 9654, 2 cores, AVX-512 VNNI".
   std::string description() const;
