@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Converts a checkpoint with our program, to F32, and compares the logits of our engine with those of
-transformers on the same random tokens:
+transformers, in float32, on the same random tokens; of FP8 blocks, with the weights that they stand for:
 
     compare_logits.py DIR --program build/dev/dsctl --tool build/dev/logits_tool [--tokens 48]
 
 Prints the normalised mean square error and the largest difference. Exits with 1 above --bound."""
 import argparse
+import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,36 @@ import tempfile
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+
+
+def dequantized(source, folder):
+    """The checkpoint with each FP8 block multiplied by its scale: transformers' own FP8 is for GPUs."""
+    config = json.loads((source / "config.json").read_text())
+    quantization = config.pop("quantization_config", None)
+    if quantization is None:
+        return source
+    assert quantization["quant_method"] == "fp8", quantization
+    rows, cols = quantization["weight_block_size"]
+    tensors = {}
+    for path in source.glob("*.safetensors"):
+        tensors |= load_file(path)
+    scales = {name: tensors.pop(name) for name in list(tensors) if name.endswith("_scale_inv")}
+    for name, scale in scales.items():
+        name = name.removesuffix("_scale_inv")
+        weight = tensors[name].float()
+        blocks = scale.float().repeat_interleave(rows, 0).repeat_interleave(cols, 1)
+        tensors[name] = weight * blocks[:weight.shape[0], :weight.shape[1]]
+    layers = config["num_hidden_layers"]
+    tensors = {name: tensor.float() for name, tensor in tensors.items()
+               if not name.startswith(f"model.layers.{layers}.")}  # multi-token prediction
+    folder.mkdir()
+    for path in source.glob("*.json"):
+        if not path.name.endswith(".index.json"):
+            shutil.copy(path, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def main():
@@ -24,7 +56,11 @@ def main():
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--bound", type=float, default=1e-9)
     arguments = parser.parse_args()
-    model = transformers.AutoModelForCausalLM.from_pretrained(arguments.dir, dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            dequantized(arguments.dir, pathlib.Path(folder) / "f32"), dtype=torch.float32,
+            attn_implementation="eager", output_loading_info=True)
+    assert not any(loading.values()), loading
     vocab_size = model.config.vocab_size
     tokens = np.random.default_rng(3).integers(0, vocab_size, arguments.tokens).astype("<i4")
     with torch.no_grad():

@@ -84,6 +84,9 @@ CASES = {
     "deepseek-v2-lite": ("DeepseekV2ForCausalLM", "DeepseekV2Config", deepseek(
         q_lora_rank=None, n_group=1, norm_topk_prob=False, routed_scaling_factor=1.0,
         scoring_func="softmax", topk_method="greedy"), torch.bfloat16, "deepseek_v3", None),
+    "deepseek-v2-bf16": ("DeepseekV2ForCausalLM", "DeepseekV2Config", deepseek(
+        norm_topk_prob=False, routed_scaling_factor=16.0, scoring_func="softmax",
+        topk_method="group_limited_greedy"), torch.bfloat16, "deepseek_v3", None),
     "qwen2-gptq": ("Qwen2ForCausalLM", "Qwen2Config", small(
         hidden_size=256, intermediate_size=384, head_dim=64, vocab_size=151936,
         tie_word_embeddings=True), torch.float16, "qwen3", None),
