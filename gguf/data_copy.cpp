@@ -30,6 +30,9 @@ constexpr int64_t kBufferBytes = int64_t{2} << 20;
 constexpr int64_t kBlockBytes =
     4096;  // of file systems that share blocks; they refuse a wrong guess
 constexpr unsigned kMaxWorkers = 4;
+// Fewer bytes are moved sooner than another thread is started.
+constexpr int64_t kWorkerBytes = int64_t{4} << 20;
+constexpr auto kProgressPause = std::chrono::milliseconds(100);
 
 [[noreturn]] void fail(const std::filesystem::path& path, const std::string& what) {
   throw Error(path.string() + ": " + what + ": " + std::strerror(errno));
@@ -135,7 +138,7 @@ class Copier {
     }
     while (part.size_bytes > 0) {
       const int64_t n = std::min(part.size_bytes, kBufferBytes);
-      buffer.resize(kBufferBytes);
+      buffer.resize(std::max(buffer.size(), static_cast<size_t>(n)));
       read_at(part.in_fd, part.in_offset_bytes, buffer.data(), n, *part.in_path);
       write_at(part.out_fd, part.out_offset_bytes, buffer.data(), n, *part.out_path);
       through_ += n;
@@ -151,11 +154,12 @@ class Copier {
 };
 
 void compare(const CopyPart& piece, std::vector<std::byte>& buffer) {
-  buffer.resize(2 * kBufferBytes);
+  const int64_t step = std::min(kBufferBytes, piece.size_bytes);
+  buffer.resize(std::max(buffer.size(), static_cast<size_t>(2 * step)));
   std::byte* in = buffer.data();
-  std::byte* out = in + kBufferBytes;
-  for (int64_t begin = 0; begin < piece.size_bytes; begin += kBufferBytes) {
-    const CopyPart part = sub_part(piece, begin, std::min(kBufferBytes, piece.size_bytes - begin));
+  std::byte* out = in + step;
+  for (int64_t begin = 0; begin < piece.size_bytes; begin += step) {
+    const CopyPart part = sub_part(piece, begin, std::min(step, piece.size_bytes - begin));
     read_at(part.in_fd, part.in_offset_bytes, in, part.size_bytes, *part.in_path);
     read_at(part.out_fd, part.out_offset_bytes, out, part.size_bytes, *part.out_path);
     if (std::memcmp(in, out, static_cast<size_t>(part.size_bytes)) == 0) continue;
@@ -198,7 +202,26 @@ void work_off(Run& run, const Work& work) {
   run.wake.notify_one();
 }
 
-/// Does `work` to every piece of `parts` on a few threads, while this one tells the progress.
+/// Does `work` to every piece on this thread.
+template <typename Work>
+void work_alone(const Run& run, int64_t total, std::string_view what, const Progress& progress,
+                const Work& work) {
+  std::vector<std::byte> buffer;
+  int64_t done = 0;
+  auto told = std::chrono::steady_clock::now();
+  for (const CopyPart& piece : run.pieces) {
+    work(piece, buffer);
+    done += piece.size_bytes;
+    const auto now = std::chrono::steady_clock::now();
+    if (!progress || now - told < kProgressPause) continue;
+    told = now;
+    progress(what, done, total);
+  }
+  if (progress) progress(what, total, total);
+}
+
+/// Does `work` to every piece of `parts`; of many bytes on a few threads, while this one tells the
+/// progress.
 template <typename Work>
 void for_each_piece(std::span<const CopyPart> parts, std::string_view what,
                     const Progress& progress, const Work& work) {
@@ -209,8 +232,10 @@ void for_each_piece(std::span<const CopyPart> parts, std::string_view what,
     for (int64_t begin = 0; begin < part.size_bytes; begin += kPieceBytes)
       run.pieces.push_back(sub_part(part, begin, std::min(kPieceBytes, part.size_bytes - begin)));
   }
-  const auto n_workers = static_cast<unsigned>(std::min<size_t>(
-      std::clamp(std::thread::hardware_concurrency(), 1U, kMaxWorkers), run.pieces.size()));
+  const auto n_workers = static_cast<unsigned>(std::min(
+      {static_cast<size_t>(std::clamp(std::thread::hardware_concurrency(), 1U, kMaxWorkers)),
+       run.pieces.size(), static_cast<size_t>(1 + total / kWorkerBytes)}));
+  if (n_workers <= 1) return work_alone(run, total, what, progress, work);
   run.n_running = n_workers;
   {
     std::vector<std::jthread> threads;  // an exception below waits for them
@@ -218,7 +243,7 @@ void for_each_piece(std::span<const CopyPart> parts, std::string_view what,
       threads.emplace_back([&run, &work] { work_off(run, work); });
     std::unique_lock lock(run.mutex);
     while (run.n_running > 0) {
-      run.wake.wait_for(lock, std::chrono::milliseconds(100));
+      run.wake.wait_for(lock, kProgressPause);
       if (!progress || run.n_running == 0) continue;
       lock.unlock();
       try {

@@ -142,9 +142,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   check(dsctl::gguf::open_shard_set({dir.path / "d"}), tensors);
 
   dsctl::gguf::merge(dsctl::gguf::open_shard_set({shards.back().path}), dir.path / "whole", {});
-  dsctl::gguf::merge_in_place(
-      dsctl::gguf::open_shard_set({shards.back().path}), dir.path / "in-place",
-      {.verify = dsctl::gguf::Verify::kYes, .max_step_bytes = 1 + int64_t{input.byte()} * 64});
+  // Each step syncs and opens files: a few tell as much as thousands.
+  const int64_t step_bytes = 1 + model.size_bytes() / (1 + input.byte() % 8);
+  dsctl::gguf::merge_in_place(dsctl::gguf::open_shard_set({shards.back().path}),
+                              dir.path / "in-place",
+                              {.verify = dsctl::gguf::Verify::kYes, .max_step_bytes = step_bytes});
   require(fs::is_empty(dir.path / "d"));
   const GgufFile whole = GgufFile::open(dir.path / "whole");
   const GgufFile in_place = GgufFile::open(dir.path / "in-place");
