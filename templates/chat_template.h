@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "templates/message.h"
+#include "templates/tool_format.h"
 
 namespace dsctl::templates {
 
@@ -21,6 +22,7 @@ struct TemplateCapabilities {
   bool insert = false;     // a suffix: fill in the middle
   std::string think_open;  // "<think>" when thinking
   std::string think_close;
+  std::optional<ToolFormat> tool_format{};  // when tools
 };
 
 /// A parsed template. Immutable; rendering is thread-safe and bounded in time and output.

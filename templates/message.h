@@ -15,7 +15,7 @@ using Json = nlohmann::ordered_json;
 struct ToolCall {
   std::string id;
   std::string name;
-  Json arguments = Json::object();
+  Json arguments = Json::object();  // a string when they are no object
 };
 
 struct Message {

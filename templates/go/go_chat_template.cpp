@@ -203,6 +203,31 @@ struct TagFinder {
   }
 };
 
+/// The first text in `nodes` that is not blank, before any action; nothing when there is none.
+std::optional<std::string> first_text(const NodeList& nodes) {
+  for (const Node& node : nodes) {
+    if (node.kind == Node::Kind::kAction) return std::nullopt;
+    if (node.kind == Node::Kind::kText && !trim(node.text).empty()) return node.text;
+    if (auto inner = first_text(node.body)) return inner;
+  }
+  return std::nullopt;
+}
+
+/// What the template puts before tool calls: the text that begins the first `if` that asks for
+/// them, up to their JSON. Ollama infers it the same way.
+std::string tool_tag(const NodeList& nodes) {
+  for (const Node& node : nodes) {
+    if (node.kind == Node::Kind::kIf && mentions(*node.pipeline, "ToolCalls")) {
+      const std::string text = first_text(node.body).value_or("");
+      return trim(text.substr(0, text.find('{')));
+    }
+    for (const NodeList* inner : {&node.body, &node.else_body}) {
+      if (std::string tag = tool_tag(*inner); !tag.empty()) return tag;
+    }
+  }
+  return "";
+}
+
 class GoChatTemplate final : public ChatTemplate {
  public:
   GoChatTemplate(std::string_view source, Today today)
@@ -222,6 +247,12 @@ class GoChatTemplate final : public ChatTemplate {
     last_turn_ = cut_after_response(tree_.templates[""], cut);
     capabilities_.tools = names_.count("tools") > 0;
     capabilities_.insert = names_.count("suffix") > 0;
+    if (capabilities_.tools) {
+      capabilities_.tool_format = find_tool_format(source);
+      if (!capabilities_.tool_format) {
+        capabilities_.tool_format = generic_tool_format(tool_tag(tree_.templates[""]));
+      }
+    }
     TagFinder{capabilities_}.walk(tree_.templates[""], false);
     capabilities_.thinking =
         !capabilities_.think_open.empty() && !capabilities_.think_close.empty();

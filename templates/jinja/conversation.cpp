@@ -1,6 +1,9 @@
 #include "templates/jinja/conversation.h"
 
 #include <cstdint>
+#include <ctime>
+
+#include "templates/jinja/json.h"
 
 namespace dsctl::templates::jinja {
 namespace {
@@ -55,8 +58,12 @@ Json tool_call_json(const ToolCall& call, const MessageShape& shape) {
   }
   json["type"] = "function";
   json["function"]["name"] = call.name;
-  json["function"]["arguments"] =
-      shape.arguments_as_text ? Json(call.arguments.dump()) : call.arguments;
+  if (shape.arguments_as_text && !call.arguments.is_string()) {
+    Budget budget{Limits{}};
+    json["function"]["arguments"] = to_json(from_json(call.arguments, budget), {}, budget);
+  } else {
+    json["function"]["arguments"] = call.arguments;
+  }
   return json;
 }
 
@@ -107,6 +114,14 @@ Json conversation_variables(const RenderInput& input, const MessageShape& shape)
     variables["tools"] = input.tools;
   } else if (!shape.undefined_tools) {
     variables["tools"] = nullptr;
+  }
+  if (shape.functions_text) {
+    variables["functions"] = input.tools.empty() ? "[]" : input.tools.dump(4);
+    const std::time_t now = std::time(nullptr);
+    std::tm local{};
+    char text[32];
+    std::strftime(text, sizeof(text), "%Y-%m-%d", localtime_r(&now, &local));
+    variables["datetime"] = text;
   }
   variables["documents"] = nullptr;
   variables["add_generation_prompt"] = input.add_generation_prompt;

@@ -12,6 +12,7 @@ struct MessageShape {
   bool typed_content = false;        // [{"type": "text", "text": ...}] instead of a string
   bool merge_system = false;         // the system message goes into the first user message
   bool undefined_tools = false;      // no `tools` variable instead of none when there are none
+  bool functions_text = false;       // tools as JSON text in `functions`, and `datetime`
   bool short_tool_call_ids = false;  // nine letters and digits, as Mistral wants them
 };
 

@@ -23,6 +23,8 @@ class JinjaChatTemplate : public ChatTemplate {
   const TemplateCapabilities& capabilities() const override { return traits_.capabilities; }
 
  private:
+  std::string render_shaped(const RenderInput& input) const;
+
   std::string source_;
   jinja::Template template_;
   jinja::TemplateTraits traits_;

@@ -146,6 +146,14 @@ void find_thinking(const TemplateTree& tree, TemplateCapabilities& capabilities)
   }
 }
 
+/// Firefunction's template reads the tools as a text, and today's date, from variables of its own.
+bool wants_functions_text(const Template& parsed) {
+  const RenderInput input = user_input();
+  MessageShape with_text;
+  with_text.functions_text = true;
+  return !try_render(parsed, input, {}) && try_render(parsed, input, with_text);
+}
+
 bool prints_tools(const Template& parsed, const MessageShape& shape) {
   RenderInput input = user_input();
   input.tools = tool_json();
@@ -157,10 +165,24 @@ bool prints_tools(const Template& parsed, const MessageShape& shape) {
 TemplateTraits probe_template(const Template& parsed) {
   TemplateTraits traits;
   traits.shape.undefined_tools = wants_undefined_tools(parsed);
+  traits.shape.functions_text = wants_functions_text(parsed);
   traits.shape.typed_content = wants_typed_content(parsed, traits.shape);
   traits.shape.merge_system = wants_merged_system(parsed, traits.shape);
   traits.shape = with_call_shape(parsed, traits.shape);
   traits.capabilities.tools = prints_tools(parsed, traits.shape);
+  std::string text;
+  for (const std::string& literal : parsed.tree().literals)
+    text += literal + '\n';
+  traits.capabilities.tool_format = find_tool_format(text);
+  if (!traits.capabilities.tools && traits.capabilities.tool_format) {
+    traits.describe_tools = shows_call(try_render(parsed, tool_call_input(), traits.shape));
+    traits.capabilities.tools = traits.describe_tools;
+  }
+  if (!traits.capabilities.tools) {
+    traits.capabilities.tool_format.reset();
+  } else if (!traits.capabilities.tool_format) {
+    traits.capabilities.tool_format = generic_tool_format("");
+  }
   find_thinking(parsed.tree(), traits.capabilities);
   return traits;
 }

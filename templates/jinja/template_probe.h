@@ -11,6 +11,8 @@ namespace dsctl::templates::jinja {
 struct TemplateTraits {
   TemplateCapabilities capabilities;
   MessageShape shape;
+  /// The template knows tool calls but shows no tools: the system message must name them.
+  bool describe_tools = false;
 };
 
 /// Never throws: a template that fails a trial just lacks the trait.
