@@ -56,6 +56,7 @@ struct GrammarSpec {
     kJsonObject,  // any JSON object; no source
     kRegex,       // a regular expression that the whole text matches
     kChoice,      // one of a JSON list of strings
+    kTagged,      // JSON of schemas between fixed texts: see engine/grammar/tagged.h
   };
   Kind kind = Kind::kGbnf;
   std::string source;
@@ -68,6 +69,9 @@ struct GrammarSpec {
   /// The constraint begins with the first of these texts to be generated, which belong to it;
   /// empty: at once. Without any of them the generation is free.
   std::vector<std::string> triggers;
+  /// Texts that may also be written as the control tokens of the same text, which otherwise never
+  /// come in constrained text.
+  std::vector<std::string> control_tokens;
 };
 
 using RequestId = uint64_t;

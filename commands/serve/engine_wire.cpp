@@ -169,6 +169,7 @@ void grammar_fields(Io& io, Grammar& grammar) {
   io(grammar.start_after);
   io(grammar.may_begin_with);
   io(grammar.triggers);
+  io(grammar.control_tokens);
 }
 
 // std::pair is not trivially copyable, so the biases travel as two lists.
@@ -281,7 +282,7 @@ void check_enums(Reader& reader, const Message& message) {
   reader.check_enum(message.load.options.cpu_kernels, engine::CpuKernels::kReference);
   reader.check_enum(message.event.reason, engine::FinishReason::kError);
   if (message.request.grammar) {
-    reader.check_enum(message.request.grammar->kind, engine::GrammarSpec::Kind::kChoice);
+    reader.check_enum(message.request.grammar->kind, engine::GrammarSpec::Kind::kTagged);
   }
   if (message.submitted.error) {
     reader.check_enum(*message.submitted.error, engine::SubmitError::kStopped);

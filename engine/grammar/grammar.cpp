@@ -9,6 +9,7 @@
 #include "engine/grammar/gbnf.h"
 #include "engine/grammar/json_schema.h"
 #include "engine/grammar/regex_syntax.h"
+#include "engine/grammar/tagged.h"
 #include "engine/tokenizer/tokenizer.h"
 
 namespace dsctl::engine {
@@ -60,6 +61,8 @@ Syntax syntax_of(const GrammarSpec& spec) {
       return single_rule(grammar::parse_regex(spec.source, grammar::chars, /*is_search=*/false));
     case GrammarSpec::Kind::kChoice:
       return choices_syntax(spec.source);
+    case GrammarSpec::Kind::kTagged:
+      return grammar::parse_tagged(spec.source);
   }
   throw Error("grammar: unknown kind");
 }
@@ -106,7 +109,8 @@ Program compile(const GrammarSpec& spec) {
     const Expr space = grammar::repeat(grammar::chars({{'\t', '\n'}, {'\r', '\r'}, {' ', ' '}}), 0,
                                        kMaxLeadingSpaces);
     Expr answer = grammar::sequence({space, grammar::rule(syntax.root_idx)});
-    if (!spec.may_begin_with.empty()) {
+    // With triggers the matcher itself finds out what the text begins with.
+    if (!spec.may_begin_with.empty() && spec.triggers.empty()) {
       const int thinking = add_text_until(syntax, grammar::decode_utf8(spec.start_after), answer);
       answer = grammar::choice(
           {grammar::rule(syntax.root_idx),
@@ -129,7 +133,19 @@ Grammar::Grammar(const GrammarSpec& spec, std::shared_ptr<const TokenTrie> trie)
       program_(compile(spec)),
       automaton_(program_),
       start_(automaton_.start()),
-      path_(static_cast<size_t>(trie_->max_piece_bytes()) + 1) {}
+      path_(static_cast<size_t>(trie_->max_piece_bytes()) + 1) {
+  for (const std::string& text : spec.control_tokens) {
+    const int32_t token = trie_->control_token(text);
+    if (token >= 0) control_tokens_.emplace_back(token, text);
+  }
+}
+
+std::string_view Grammar::piece(int32_t token) const {
+  for (const auto& [control, text] : control_tokens_) {
+    if (control == token) return text;
+  }
+  return trie_->piece(token);
+}
 
 State Grammar::next(State state, std::string_view bytes) {
   const std::lock_guard lock(mutex_);
@@ -150,6 +166,9 @@ bool Grammar::fill_mask(State state, TokenMask& mask) {
   const std::lock_guard lock(mutex_);
   mask = *short_tokens(automaton_.equivalent(state, TokenTrie::kMaxDepth));
   walk(trie_->long_nodes(), state, mask);
+  for (const auto& [token, text] : control_tokens_) {
+    if (automaton_.next(state, text) != kDead) set_bit(mask, token);
+  }
   if (automaton_.is_accepting(state)) {
     for (const int32_t token : trie_->eog_tokens())
       set_bit(mask, token);
@@ -193,7 +212,9 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<Grammar> grammar, const GrammarSp
                                const Tokenizer& tokenizer)
     : grammar_(std::move(grammar)),
       tokenizer_(tokenizer),
-      start_after_(spec.may_begin_with.empty() ? spec.start_after : std::string()),
+      start_after_(spec.may_begin_with.empty() || !spec.triggers.empty() ? spec.start_after
+                                                                         : std::string()),
+      begins_with_(spec.triggers.empty() ? std::string() : spec.may_begin_with),
       triggers_(spec.triggers),
       is_active_(start_after_.empty() && triggers_.empty()),
       state_(grammar_->start()) {}
@@ -215,7 +236,7 @@ bool GrammarMatcher::apply(std::span<float> logits) {
 
 void GrammarMatcher::accept(int32_t token) {
   if (!is_active_) return watch(token);
-  const std::string_view piece = grammar_->trie().piece(token);
+  const std::string_view piece = grammar_->piece(token);
   const State next = piece.empty() ? kDead : grammar_->next(state_, piece);
   if (next == kDead) {
     throw Error("grammar: token " + std::to_string(token) + " can't follow what was generated");
@@ -230,6 +251,7 @@ bool GrammarMatcher::is_finished() const {
 /// Looks for the beginning of the constrained part in the text so far.
 void GrammarMatcher::watch(int32_t token) {
   seen_ += tokenizer_.piece(token, SpecialTokens::kParse);
+  if (!begins_with_.empty() && !decide_beginning()) return;
   size_t longest = start_after_.size();
   for (const std::string& trigger : triggers_)
     longest = std::max(longest, trigger.size());
@@ -262,15 +284,30 @@ void GrammarMatcher::watch(int32_t token) {
   }
 }
 
+/// Whether the part before start_after is there at all shows with the first text. False while that
+/// is open.
+bool GrammarMatcher::decide_beginning() {
+  const size_t first = seen_.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos) return false;
+  const std::string_view text = std::string_view(seen_).substr(first);
+  if (text.size() < begins_with_.size() && begins_with_.starts_with(text)) return false;
+  if (!text.starts_with(begins_with_)) start_after_.clear();
+  begins_with_.clear();
+  return true;
+}
+
 GrammarCache::GrammarCache(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
 std::shared_ptr<Grammar> GrammarCache::get(const GrammarSpec& spec) {
   const std::lock_guard lock(mutex_);
-  const std::string key =
+  std::string key =
       std::to_string(static_cast<int>(spec.kind)) + (spec.start_after.empty() ? "|" : " after|") +
       (spec.may_begin_with.empty() ? std::string()
                                    : spec.may_begin_with + '\0' + spec.start_after + '\0') +
       spec.source;
+  for (const std::string& text : spec.control_tokens)
+    key += '\0' + text;
+  if (!spec.triggers.empty()) key += '\0';
   const auto known = std::find_if(grammars_.begin(), grammars_.end(),
                                   [&](const auto& entry) { return entry.first == key; });
   if (known != grammars_.end()) {

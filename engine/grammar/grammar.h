@@ -30,6 +30,8 @@ class Grammar {
   Grammar(const GrammarSpec& spec, std::shared_ptr<const grammar::TokenTrie> trie);
 
   const grammar::TokenTrie& trie() const { return *trie_; }
+  /// The text that `token` adds; empty for tokens that never come in constrained text.
+  std::string_view piece(int32_t token) const;
   grammar::State start() const { return start_; }
   /// kDead when `bytes` can't follow.
   grammar::State next(grammar::State state, std::string_view bytes);
@@ -44,6 +46,7 @@ class Grammar {
   void walk(std::span<const grammar::TokenTrie::Node> nodes, grammar::State state, TokenMask& mask);
 
   std::shared_ptr<const grammar::TokenTrie> trie_;
+  std::vector<std::pair<int32_t, std::string>> control_tokens_;  // that may come, with their texts
   const grammar::Program program_;
   mutable std::mutex mutex_;  // guards all that follows
   grammar::Automaton automaton_;
@@ -71,10 +74,12 @@ class GrammarMatcher {
 
  private:
   void watch(int32_t token);
+  bool decide_beginning();
 
   std::shared_ptr<Grammar> grammar_;
   const Tokenizer& tokenizer_;
   std::string start_after_;
+  std::string begins_with_;  // with triggers: text that would begin the part before start_after
   std::vector<std::string> triggers_;
   bool is_active_ = true;
   std::string seen_;  // the end of the text before the constrained part

@@ -29,6 +29,9 @@ TokenTrie::TokenTrie(const Tokenizer& tokenizer)
   std::vector<int32_t> short_tokens;
   std::vector<int32_t> long_tokens;
   for (int32_t token = 0; token < tokenizer.vocab_size(); ++token) {
+    if (tokenizer.type(token) == TokenType::kControl && !tokenizer.is_eog(token)) {
+      control_tokens_.emplace(tokenizer.piece(token, SpecialTokens::kParse), token);
+    }
     if (!is_text(tokenizer, token)) continue;
     const std::string_view piece = tokenizer.piece(token, SpecialTokens::kAsText);
     if (piece.empty() || piece.size() > kMaxPieceBytes) continue;
@@ -74,6 +77,11 @@ std::vector<TokenTrie::Node> TokenTrie::build(std::span<const int32_t> sorted) {
   }
   close_from(0);
   return nodes;
+}
+
+int32_t TokenTrie::control_token(const std::string& text) const {
+  const auto found = control_tokens_.find(text);
+  return found == control_tokens_.end() ? -1 : found->second;
 }
 
 }  // namespace dsctl::engine::grammar

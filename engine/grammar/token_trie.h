@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -36,12 +38,15 @@ class TokenTrie {
   std::span<const int32_t> tokens() const { return tokens_; }
   /// What `token` adds to the output; empty for tokens that are not in the trie.
   std::string_view piece(int32_t token) const { return pieces_[static_cast<size_t>(token)]; }
+  /// The control token with this text, -1 when there is none.
+  int32_t control_token(const std::string& text) const;
   std::span<const int32_t> eog_tokens() const { return eog_tokens_; }
 
  private:
   std::vector<Node> build(std::span<const int32_t> sorted);
 
   std::vector<std::string_view> pieces_;  // the tokenizer's
+  std::map<std::string, int32_t> control_tokens_;
   std::vector<Node> nodes_;
   std::vector<Node> long_nodes_;
   std::vector<int32_t> tokens_;
