@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,6 +22,13 @@ enum class PromptForm { kChat, kPrompt, kRaw };
 /// What happens to a conversation longer than the context.
 enum class Overlong { kDropOldest, kRefuse };
 
+/// Whether the answer calls tools: never, as the model likes, at least one, or exactly this one.
+struct ToolChoice {
+  enum class Kind { kNone, kAuto, kRequired, kNamed };
+  Kind kind = Kind::kAuto;
+  std::string name;  // kNamed
+};
+
 struct GenerationRequest {
   std::string model;
   PromptForm form = PromptForm::kChat;
@@ -34,6 +42,13 @@ struct GenerationRequest {
   std::optional<bool> think;                   // absent: yes when the model can
   std::string think_level;                     // "", low, medium, high, max
   std::string answer_prefix;                   // kChat: what the answer has begun with already
+  /// More variables for a Jinja template.
+  std::map<std::string, templates::Json> template_variables;
+  /// kChat: OpenAI's list of tools, or null. Each has type "function", a name and parameters (an
+  /// object's schema); with function.strict its calls obey that schema.
+  templates::Json tools;
+  ToolChoice tool_choice;
+  bool parallel_tool_calls = true;  // else at most one call
   Overlong overlong = Overlong::kDropOldest;
 
   /// What the API assumes where neither model nor request says anything.

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "commands/error.h"
+#include "commands/structured_output.h"
+#include "commands/tool_calls.h"
 #include "templates/error.h"
 #include "templates/thinking_parser.h"
 
@@ -37,6 +39,7 @@ void read_weights(LoadedModel& model) {
 void set_template(LoadedModel& model, const std::optional<std::string>& modelfile_template) {
   TemplateChoice choice = choose_template(*model.file, modelfile_template);
   model.chat_template = std::move(choice.chat_template);
+  model.tool_template = std::move(choice.tool_template);
   model.template_problem = std::move(choice.problem);
 }
 
@@ -73,6 +76,8 @@ std::string render(const LoadedModel& model, const ChatTemplate& chat_template,
   if (!input.think && chat_template.capabilities().thinking) input.think = true;
   input.think_level = request.think_level;
   input.suffix = request.suffix;
+  if (request.tool_choice.kind != ToolChoice::Kind::kNone) input.tools = request.tools;
+  input.extra = request.template_variables;
   input.bos_token = token_text(*model.tokenizer, model.tokenizer->bos());
   input.eos_token = token_text(*model.tokenizer, model.tokenizer->eos());
   return chat_template.render(input) + request.answer_prefix;
@@ -168,16 +173,26 @@ Prompt raw_prompt(const LoadedModel& model, const GenerationRequest& request, in
 
 TemplateChoice choose_template(const gguf::GgufFile& file,
                                const std::optional<std::string>& modelfile_template) {
+  TemplateChoice choice;
+  const auto jinja = [&file](const char* key) -> std::shared_ptr<const ChatTemplate> {
+    const auto source = file.find_string(key);
+    return source ? ChatTemplate::parse(TemplateLanguage::kJinja, *source) : nullptr;
+  };
   try {
     if (modelfile_template) {
-      return {ChatTemplate::parse(TemplateLanguage::kGo, *modelfile_template), ""};
+      choice.chat_template = ChatTemplate::parse(TemplateLanguage::kGo, *modelfile_template);
+      return choice;
     }
-    if (const auto own = file.find_string("tokenizer.chat_template")) {
-      return {ChatTemplate::parse(TemplateLanguage::kJinja, *own), ""};
+    choice.chat_template = jinja("tokenizer.chat_template");
+    if (choice.chat_template) {
+      choice.tool_template = jinja("tokenizer.chat_template.tool_use");
+      return choice;
     }
   } catch (const templates::Error& error) {
     // A model whose template we can't read still answers raw prompts.
-    return {nullptr, "the chat template: " + std::string(error.what())};
+    choice.chat_template = nullptr;
+    choice.problem = "the chat template: " + std::string(error.what());
+    return choice;
   }
   const gguf::ArrayValue* tokens = file.find_array("tokenizer.ggml.tokens");
   const auto has_token = [tokens](std::string_view text) {
@@ -186,9 +201,11 @@ TemplateChoice choose_template(const gguf::GgufFile& file,
     return texts && std::find(texts->begin(), texts->end(), text) != texts->end();
   };
   if (const auto builtin = ChatTemplate::builtin(file.architecture(), has_token)) {
-    return {ChatTemplate::parse(TemplateLanguage::kJinja, *builtin), ""};
+    choice.chat_template = ChatTemplate::parse(TemplateLanguage::kJinja, *builtin);
+    return choice;
   }
-  return {nullptr, kNoTemplate};
+  choice.problem = kNoTemplate;
+  return choice;
 }
 
 bool LoadedModel::can_think() const {
@@ -197,6 +214,10 @@ bool LoadedModel::can_think() const {
 
 bool LoadedModel::can_insert() const {
   return chat_template && chat_template->capabilities().insert;
+}
+
+bool LoadedModel::can_use_tools() const {
+  return tool_template || (chat_template && chat_template->capabilities().tools);
 }
 
 std::shared_ptr<const LoadedModel> load_model(const registry::StoredModel& stored) {
@@ -267,8 +288,15 @@ Options parse_parameters_json(std::string_view json) {
 }
 
 Prompt build_prompt(const LoadedModel& model, const GenerationRequest& request, int max_tokens) {
-  if (request.form == PromptForm::kRaw) return raw_prompt(model, request, max_tokens);
-  std::shared_ptr<const ChatTemplate> chat_template = model.chat_template;
+  if (request.form == PromptForm::kRaw) {
+    Prompt prompt = raw_prompt(model, request, max_tokens);
+    prompt.grammar = request.grammar;
+    return prompt;
+  }
+  const bool has_tools =
+      !request.tools.empty() && request.tool_choice.kind != ToolChoice::Kind::kNone;
+  std::shared_ptr<const ChatTemplate> chat_template =
+      has_tools && model.tool_template ? model.tool_template : model.chat_template;
   if (request.template_source) {
     chat_template = ChatTemplate::parse(TemplateLanguage::kGo, *request.template_source);
   }
@@ -280,6 +308,9 @@ Prompt build_prompt(const LoadedModel& model, const GenerationRequest& request, 
   if (!request.suffix.empty() && !can.insert) {
     throw Error("\"" + model.name + "\" does not support insert");
   }
+  if (has_tools && (!can.tools || !can.tool_format)) {
+    throw Error("\"" + model.name + "\" does not support tools");
+  }
   Prompt prompt = render_to_fit(model, *chat_template, request, max_tokens);
   if (can.thinking && request.think.value_or(true)) {
     prompt.thinking =
@@ -287,6 +318,11 @@ Prompt build_prompt(const LoadedModel& model, const GenerationRequest& request, 
                        .close_tag = can.think_close,
                        .starts_inside = templates::prompt_opens_thinking(prompt.text, can)};
   }
+  if (has_tools) prompt.tools = read_tool_calls(request, *can.tool_format);
+  prompt.grammar = grammar_for_engine(request.grammar ? request.grammar
+                                      : has_tools     ? tool_grammar(request, *can.tool_format)
+                                                      : std::nullopt,
+                                      prompt.thinking);
   return prompt;
 }
 

@@ -29,6 +29,8 @@ struct LoadedModel {
   std::shared_ptr<const gguf::GgufFile> file;  // mapped; shared with an engine in this process
   std::shared_ptr<const engine::Tokenizer> tokenizer;
   std::shared_ptr<const templates::ChatTemplate> chat_template;  // null: see template_problem
+  /// The weights' template for conversations with tools, when that is one of its own.
+  std::shared_ptr<const templates::ChatTemplate> tool_template;
   std::string template_problem;  // why there is none and what to do about it
   std::string system;
   Options parameters;
@@ -38,11 +40,13 @@ struct LoadedModel {
 
   bool can_think() const;
   bool can_insert() const;
+  bool can_use_tools() const;
 };
 
 /// A model's chat template, or why it has none and what to do about it.
 struct TemplateChoice {
   std::shared_ptr<const templates::ChatTemplate> chat_template;
+  std::shared_ptr<const templates::ChatTemplate> tool_template;  // null: the same one
   std::string problem;
 };
 
@@ -67,7 +71,9 @@ struct Prompt {
   std::string text;  // as rendered; empty for a prompt given in tokens
   std::vector<int32_t> tokens;
   std::optional<ThinkingFormat> thinking;
-  int n_dropped_messages = 0;  // left out so that the rest fits
+  std::optional<ToolCallReading> tools;        // when there are tools that may be called
+  std::optional<engine::GrammarSpec> grammar;  // for the engine; begins after the thinking
+  int n_dropped_messages = 0;                  // left out so that the rest fits
 };
 
 /// Builds the prompt of `request`: the model's system text and first messages, its template, its

@@ -102,7 +102,7 @@ class LocalBackend final : public ChatBackend {
     engine::Request asked;
     asked.prompt_tokens = prompt.tokens;
     asked.sampling = options.sampling;
-    asked.grammar = grammar_for_engine(request.grammar, prompt.thinking);
+    asked.grammar = prompt.grammar;
     const int room = limit - static_cast<int>(prompt.tokens.size());
     asked.max_tokens = options.max_tokens < 0 ? room : std::min(options.max_tokens, room);
     TextStream text(*model_->tokenizer, options.stop, prompt.thinking, LogprobsWanted::kNo);
@@ -171,12 +171,14 @@ class LocalBackend final : public ChatBackend {
       }
       if (!event) continue;
       if (event->finished) {
-        if (const TextPiece rest = text.finish(); !rest.empty()) on_piece(rest);
+        for (const TextPiece& rest : text.finish())
+          on_piece(rest);
         return *event;
       }
       if (cancelled) continue;
       ++summary.n_generated_tokens;
-      if (const TextPiece piece = text.push(*event); !piece.empty()) on_piece(piece);
+      for (const TextPiece& piece : text.push(*event))
+        on_piece(piece);
     }
   }
 

@@ -60,10 +60,13 @@ templates::TemplateCapabilities template_capabilities(const gguf::GgufFile& file
   const auto own = file.find_string("tokenizer.chat_template");
   if (!go_source && !own) return {};
   try {
-    return templates::ChatTemplate::parse(
-               go_source ? TemplateLanguage::kGo : TemplateLanguage::kJinja,
-               go_source ? std::string_view(*go_source) : *own)
-        ->capabilities();
+    auto found =
+        templates::ChatTemplate::parse(go_source ? TemplateLanguage::kGo : TemplateLanguage::kJinja,
+                                       go_source ? std::string_view(*go_source) : *own)
+            ->capabilities();
+    // Some models have a template of its own for tools.
+    if (!go_source && file.find_string("tokenizer.chat_template.tool_use")) found.tools = true;
+    return found;
   } catch (const templates::Error&) {
     return {};  // told where the template is used; here it only adds no capability
   }

@@ -48,6 +48,8 @@ std::optional<engine::GrammarSpec> grammar_for_engine(
   if (!grammar || !thinking) return grammar;
   engine::GrammarSpec spec = *grammar;
   spec.start_after = thinking->close_tag;
+  spec.control_tokens.push_back(thinking->open_tag);
+  spec.control_tokens.push_back(thinking->close_tag);
   if (!thinking->starts_inside) spec.may_begin_with = thinking->open_tag;
   return spec;
 }

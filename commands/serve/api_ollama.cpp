@@ -10,6 +10,8 @@
 #include "commands/model_info.h"
 #include "commands/serve/grammar_fields.h"
 #include "commands/serve/json_fields.h"
+#include "commands/serve/ollama_writer.h"
+#include "commands/serve/tool_fields.h"
 
 namespace dsctl::commands::serve {
 namespace {
@@ -108,7 +110,7 @@ void parse_common(const Fields& fields, OllamaGenerate& parsed) {
   parsed.request.model = fields.required_text("model");
   parsed.stream = fields.flag("stream").value_or(true);
   parsed.render_only = fields.flag("_debug_render_only").value_or(false);
-  fields.refuse({"images", "tools"});
+  fields.refuse({"images"});
   parsed.request.grammar = parse_format_field(fields);
   if (fields.flag("shift").value_or(false)) {
     throw ApiError(400, "field \"shift\": shifting a full context is not supported yet", "shift");
@@ -138,7 +140,12 @@ templates::Message parse_message(const Json& value, const std::string& path) {
                        "\", expected system, user, assistant or tool",
                    path + ".role");
   }
-  fields.refuse({"images", "tool_calls"});
+  fields.refuse({"images"});
+  if (message.role == "assistant") {
+    message.tool_calls = parse_tool_calls(fields);
+  } else {
+    fields.refuse({"tool_calls"});
+  }
   message.content = fields.text("content").value_or("");
   message.thinking = fields.text("thinking");
   message.tool_name = fields.text("tool_name").value_or("");
@@ -159,124 +166,6 @@ std::vector<int32_t> parse_context(const Fields& fields) {
   }
   return context;
 }
-
-Json bytes_json(const std::string& text) {
-  Json bytes = Json::array();
-  for (const char c : text)
-    bytes.push_back(static_cast<int>(static_cast<unsigned char>(c)));
-  return bytes;
-}
-
-Json token_json(const TokenText& token) {
-  return {{"token", token.text}, {"logprob", token.logprob}, {"bytes", bytes_json(token.text)}};
-}
-
-Json logprobs_json(const std::vector<TokenLogprobs>& logprobs) {
-  Json list = Json::array();
-  for (const TokenLogprobs& entry : logprobs) {
-    Json item = token_json(entry.chosen);
-    if (!entry.top.empty()) {
-      Json top = Json::array();
-      for (const TokenText& token : entry.top)
-        top.push_back(token_json(token));
-      item["top_logprobs"] = std::move(top);
-    }
-    list.push_back(std::move(item));
-  }
-  return list;
-}
-
-const char* done_reason(engine::FinishReason reason) {
-  return reason == engine::FinishReason::kLength ? "length" : "stop";
-}
-
-// Ollama leaves out what is zero.
-void add_count(Json& object, const char* name, int64_t value) {
-  if (value != 0) object[name] = value;
-}
-
-class OllamaWriter final : public AnswerWriter {
- public:
-  OllamaWriter(std::shared_ptr<Exchange> exchange, const OllamaGenerate& parsed)
-      : exchange_(std::move(exchange)),
-        model_(parsed.request.model),
-        chat_(parsed.chat),
-        stream_(parsed.stream),
-        with_context_(!parsed.chat && parsed.request.form != PromptForm::kRaw) {}
-
-  void begin(const GenerationSummary&) override {
-    begun_ = true;
-    if (stream_) exchange_->begin_stream("application/x-ndjson");
-  }
-
-  void piece(int, const TextPiece& piece) override {
-    if (!stream_) {
-      whole_.content += piece.content;
-      whole_.thinking += piece.thinking;
-      whole_.logprobs.insert(whole_.logprobs.end(), piece.logprobs.begin(), piece.logprobs.end());
-      return;
-    }
-    Json line = head(piece);
-    line["done"] = false;
-    if (!piece.logprobs.empty()) line["logprobs"] = logprobs_json(piece.logprobs);
-    exchange_->write(dump(line) + "\n");
-  }
-
-  void end_answer(int, const AnswerEnd& end) override { end_ = end; }
-
-  void finish(const GenerationSummary& summary) override {
-    Json line = head(whole_);
-    line["done"] = true;
-    line["done_reason"] = done_reason(end_.reason);
-    if (with_context_) line["context"] = summary.context;
-    if (summary.n_dropped_messages > 0) line["truncated_messages"] = summary.n_dropped_messages;
-    add_count(line, "total_duration", summary.total_time.count());
-    add_count(line, "load_duration", summary.load_time.count());
-    add_count(line, "prompt_eval_count", summary.n_prompt_tokens);
-    add_count(line, "prompt_eval_duration", summary.prefill_time.count());
-    add_count(line, "eval_count", summary.n_generated_tokens);
-    add_count(line, "eval_duration", summary.decode_time.count());
-    if (!whole_.logprobs.empty()) line["logprobs"] = logprobs_json(whole_.logprobs);
-    if (stream_) {
-      exchange_->write(dump(line) + "\n");
-      exchange_->end_stream();
-    } else {
-      exchange_->respond({.body = dump(line), .headers = {}});
-    }
-  }
-
-  void fail(const ApiError& error) override {
-    if (stream_ && begun_) {
-      exchange_->write(error_json(ErrorForm::kOllama, error) + "\n");
-      exchange_->end_stream();
-    } else {
-      exchange_->respond(error_response(ErrorForm::kOllama, error));
-    }
-  }
-
- private:
-  Json head(const TextPiece& piece) const {
-    Json line = {{"model", model_}, {"created_at", format_time(system_clock::now())}};
-    if (chat_) {
-      Json message = {{"role", "assistant"}, {"content", piece.content}};
-      if (!piece.thinking.empty()) message["thinking"] = piece.thinking;
-      line["message"] = std::move(message);
-    } else {
-      line["response"] = piece.content;
-      if (!piece.thinking.empty()) line["thinking"] = piece.thinking;
-    }
-    return line;
-  }
-
-  std::shared_ptr<Exchange> exchange_;
-  const std::string model_;  // as the client called it
-  const bool chat_;
-  const bool stream_;
-  const bool with_context_;
-  bool begun_ = false;
-  TextPiece whole_;
-  AnswerEnd end_;
-};
 
 HttpResponse load_response(const OllamaGenerate& parsed, const char* reason) {
   Json line = {{"model", parsed.request.model}, {"created_at", format_time(system_clock::now())}};
@@ -356,7 +245,7 @@ void generate(const ApiContext& context, OllamaGenerate parsed,
     render_only(context, std::move(parsed), exchange);
     return;
   }
-  auto writer = std::make_unique<OllamaWriter>(exchange, parsed);
+  auto writer = make_ollama_writer(exchange, parsed);
   GenerationJob::start(context.jobs, std::move(parsed.request), exchange, std::move(writer));
 }
 
@@ -367,6 +256,7 @@ OllamaGenerate parse_ollama_generate(std::string_view body) {
   const Fields fields(json);
   OllamaGenerate parsed;
   parse_common(fields, parsed);
+  fields.refuse({"tools"});
   GenerationRequest& request = parsed.request;
   request.form = PromptForm::kPrompt;
   request.prompt = fields.text("prompt").value_or("");
@@ -397,6 +287,7 @@ OllamaGenerate parse_ollama_chat(std::string_view body) {
   parsed.chat = true;
   parse_common(fields, parsed);
   parsed.request.form = PromptForm::kChat;
+  parse_tool_fields(fields, parsed.request);
   const Json* messages = fields.array("messages");
   if (!messages || messages->empty()) {
     set_load_action(parsed);
@@ -410,6 +301,7 @@ OllamaGenerate parse_ollama_chat(std::string_view body) {
     parsed.request.messages.push_back(
         parse_message((*messages)[i], "messages[" + std::to_string(i) + "]"));
   }
+  link_tool_results(parsed.request.messages);
   return parsed;
 }
 

@@ -11,6 +11,7 @@ struct OpenAiGenerate {
   bool chat = true;
   bool stream = false;
   bool include_usage = false;
+  bool include_reasoning = true;
   GenerationRequest request;
 };
 

@@ -123,7 +123,7 @@ void GenerationJob::run() {
     request.max_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
   }
   request.prompt_tokens = prompt.tokens;
-  request.grammar = grammar_for_engine(request_.grammar, prompt.thinking);
+  request.grammar = prompt.grammar;
   {
     const std::lock_guard lock(mutex_);
     if (over_) return;
@@ -134,7 +134,7 @@ void GenerationJob::run() {
     for (int i = 0; i < request_.n; ++i) {
       answers_.emplace_back().text = std::make_unique<TextStream>(
           *model.tokenizer, options.stop, prompt.thinking,
-          request_.n_logprobs >= 0 ? LogprobsWanted::kYes : LogprobsWanted::kNo);
+          request_.n_logprobs >= 0 ? LogprobsWanted::kYes : LogprobsWanted::kNo, prompt.tools);
     }
   }
   if (!submit_all(request)) return;
@@ -180,7 +180,8 @@ void GenerationJob::begin_once() {
   writer_->begin(summary_);
   if (!request_.echo) return;
   for (int i = 0; i < request_.n; ++i)
-    writer_->piece(i, {.content = request_.prompt, .thinking = {}, .logprobs = {}});
+    writer_->piece(i,
+                   {.content = request_.prompt, .thinking = {}, .logprobs = {}, .tool_calls = {}});
 }
 
 void GenerationJob::on_event(int index, const engine::Event& event) {
@@ -193,8 +194,8 @@ void GenerationJob::on_event(int index, const engine::Event& event) {
   if (over_ || answer.text->stopped()) return;
   begin_once();
   ++summary_.n_generated_tokens;
-  const TextPiece piece = answer.text->push(event);
-  if (!piece.empty()) writer_->piece(index, piece);
+  for (const TextPiece& piece : answer.text->push(event))
+    writer_->piece(index, piece);
   if (answer.text->stopped()) {
     answer.cancelled_by_us = true;
     lease_->engine().cancel(event.request_id);
@@ -216,11 +217,12 @@ void GenerationJob::on_end(Answer& answer, int index, const engine::Event& event
   }
   if (!over_) {
     begin_once();
-    const TextPiece rest = answer.text->finish();
-    if (!rest.empty()) writer_->piece(index, rest);
+    for (const TextPiece& rest : answer.text->finish())
+      writer_->piece(index, rest);
     writer_->end_answer(index,
                         {.reason = answer.text->stopped() ? FinishReason::kStop : event.reason,
-                         .stop_string = answer.text->stop_string()});
+                         .stop_string = answer.text->stop_string(),
+                         .n_tool_calls = answer.text->n_tool_calls()});
   }
   summary_.n_prompt_tokens = event.stats.n_prompt_tokens;
   summary_.n_cached_tokens = std::max(summary_.n_cached_tokens, event.stats.n_cached_tokens);

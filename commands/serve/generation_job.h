@@ -26,6 +26,7 @@ namespace dsctl::commands::serve {
 struct AnswerEnd {
   engine::FinishReason reason = engine::FinishReason::kStop;
   std::string stop_string;  // that ended it, if one did
+  int n_tool_calls = 0;     // complete ones
 };
 
 /// The whole request, when all answers are over. Times are those of the slowest answer.

@@ -288,7 +288,12 @@ std::optional<commands::serve::ModelId> FakeSource::find(const std::string& name
 std::shared_ptr<const commands::LoadedModel> FakeSource::load(const commands::serve::ModelId& id) {
   const std::lock_guard lock(mutex);
   if (!load_error.empty()) throw commands::Error(load_error);
-  return byte_model(id.name, id.name == "thinker:latest");
+  const auto source = templates.find(id.name);
+  if (source == templates.end()) return byte_model(id.name, id.name == "thinker:latest");
+  auto model = std::make_shared<commands::LoadedModel>(*byte_model(id.name));
+  model->chat_template =
+      templates::ChatTemplate::parse(templates::TemplateLanguage::kJinja, source->second);
+  return model;
 }
 
 std::unique_ptr<engine::Engine> FakeSource::start_engine(const commands::LoadedModel&,

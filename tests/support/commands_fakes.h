@@ -80,6 +80,8 @@ class FakeSource final : public commands::serve::ModelSource {
   std::map<std::string, std::string> digests{
       {"bytes:latest", "d1"}, {"thinker:latest", "d2"}, {"other:latest", "d3"}};
   std::string load_error;  // instead of a model
+  /// Jinja templates by model, instead of the byte models' own.
+  std::map<std::string, std::string> templates;
 
  private:
   std::shared_ptr<EngineScript> script_;
