@@ -277,7 +277,7 @@ TEST_CASE("Wrong requests are refused naming the field, in the API's form") {
        "messages[0].content"},
       {"/api/chat", R"({"model":"bytes","messages":{},"stream":true})", 400, "messages"},
       {"/api/chat", R"({"model":"bytes","stream":"yes"})", 400, "stream"},
-      {"/api/chat", R"({"model":"bytes","tools":[{"type":"function"}]})", 400, "not supported yet"},
+      {"/api/chat", R"({"model":"bytes","tools":[{"type":"function"}]})", 400, "tools[0].function"},
       {"/api/chat", R"({"model":"bytes","format":"xml"})", 400, "field \\\"format\\\""},
       {"/api/chat", R"({"model":"bytes","format":[1]})", 400, "field \\\"format\\\""},
       {"/api/chat", R"({"model":"bytes","messages":[{"role":"user","images":["AA"]}]})", 400,

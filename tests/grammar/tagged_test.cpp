@@ -51,6 +51,8 @@ TEST_CASE("a tagged grammar that is none is refused") {
 TEST_CASE("a grammar may write the control tokens that it names, and no others") {
   auto vocabulary = tests::small_bpe({});
   *std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), "<|end|>") = "[CALL]";
+  vocabulary.eos = -1;
+  vocabulary.eog.clear();
   const auto tokenizer = make_tokenizer(std::move(vocabulary));
   const int32_t call = tokenizer->find("[CALL]");
   REQUIRE(tokenizer->type(call) == TokenType::kControl);

@@ -135,12 +135,89 @@ TEST_CASE("ChatTemplate renders llama.cpp's cases as llama.cpp's Jinja does") {
   CHECK(n_same == 29);
 }
 
+/// The conversation of the goldens, as the commands hand it over.
+static RenderInput golden_input(const Json& conversation, const Json& golden) {
+  RenderInput input;
+  for (const Json& item : conversation["messages"]) {
+    Message next = message(item["role"].get<std::string>(),
+                           item["content"].is_string() ? item["content"].get<std::string>() : "");
+    const Json calls = item.value("tool_calls", Json::array());
+    for (const Json& call : calls) {
+      Json arguments = call["function"]["arguments"];
+      if (arguments.is_string()) arguments = Json::parse(arguments.get<std::string>());
+      next.tool_calls.push_back({call["id"], call["function"]["name"], std::move(arguments)});
+    }
+    next.tool_name = item.value("name", "");
+    next.tool_call_id = item.value("tool_call_id", "");
+    input.messages.push_back(std::move(next));
+  }
+  input.tools = conversation["tools"];
+  input.bos_token = golden["bos_token"];
+  input.eos_token = golden["eos_token"];
+  return input;
+}
+
+TEST_CASE("ChatTemplate renders tools, calls and results as jinja2 does") {
+  if (no_data()) return;
+  const Json goldens = read_json(data_dir() / "golden_renders.json");
+  // The form of the call that each template wants, of those that jinja2 was given.
+  const std::map<std::string, const char*> kForms = {
+      {"CohereForAI-c4ai-command-r7b-12-2024-tool_use.jinja", "tool_call_dictargs"},
+      {"NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja", "tool_call_dictargs"},
+      {"NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja", "tool_call_dictargs"},
+      {"Qwen-Qwen2.5-7B-Instruct.jinja", "tool_call_dictargs"},
+      {"Qwen-Qwen3-0.6B.jinja", "tool_call_dictargs"},
+      {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja", "tool_call_strargs"},
+      {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja", "tool_call_strargs"},
+      {"deepseek-ai-DeepSeek-V3.jinja", "tool_call_strargs"},
+      {"deepseek-ai-DeepSeek-V3.1.jinja", "tool_call_strargs"},
+      {"meetkai-functionary-medium-v3.1.jinja", "tool_call_strargs"},
+      {"meetkai-functionary-medium-v3.2.jinja", "tool_call_strargs"},
+      {"meta-llama-Llama-3.1-8B-Instruct.jinja", "tool_call_dictargs"},
+      {"ollama-qwen38_chat_template.jinja", "tool_call_dictargs"},
+      {"ollama-gemma4_31b_chat_template.jinja", "tool_call_dictargs"},
+  };
+  for (const auto& [name, form] : kForms) {
+    INFO(name << " with " << form);
+    const Json& golden = goldens["templates"][name];
+    const auto chat_template = parse_file(name.c_str());
+    CHECK(chat_template->capabilities().tools);
+    // Whatever form the calls come in, the template gets the one that it wants.
+    RenderInput input = golden_input(goldens["conversations"][form], golden);
+    const bool shows_tools = contains(golden["renders"]["tools"]["output"], "get_weather");
+    if (!shows_tools) {
+      CHECK(contains(chat_template->render(input), "### get_weather"));
+      input.tools = nullptr;
+    }
+    CHECK(chat_template->render(input) == golden["renders"][form]["output"].get<std::string>());
+  }
+}
+
+TEST_CASE("ChatTemplate gives the tools to templates that want them their own way") {
+  if (no_data()) return;
+  const RenderInput input = tool_conversation();
+  const std::string mistral =
+      parse_file("mistralai-Mistral-Nemo-Instruct-2407.jinja")->render(input);
+  CHECK(contains(mistral, "[AVAILABLE_TOOLS][{\"type\": \"function\""));
+  CHECK(contains(
+      mistral, R"([TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}, "id": ")"));
+  const std::string firefunction =
+      parse_file("fireworks-ai-llama-3-firefunction-v2.jinja")->render(input);
+  CHECK(contains(firefunction, "\"name\": \"get_weather\""));
+  CHECK(contains(firefunction,
+                 R"( functools[{"name": "get_weather", "arguments": {"city": "Paris"}}])"));
+  const std::string command_r =
+      parse_file("CohereForAI-c4ai-command-r-plus-tool_use.jinja")->render(input);
+  CHECK(contains(command_r, "def get_weather(city: str)"));
+  CHECK(contains(command_r, "\"tool_name\": \"get_weather\""));
+}
+
 TEST_CASE("ChatTemplate gives each template the tool call form that it wants") {
   if (no_data()) return;
   // Arguments as text, and none for the missing content.
   const std::string distill =
       parse_file("deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja")->render(tool_conversation());
-  CHECK(contains(distill, "get_weather\n```json\n{\"city\":\"Paris\"}\n```"));
+  CHECK(contains(distill, "get_weather\n```json\n{\"city\": \"Paris\"}\n```"));
   // Arguments as an object.
   const std::string qwen = parse_file("Qwen-Qwen3-0.6B.jinja")->render(tool_conversation());
   CHECK(contains(qwen, "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}"));
