@@ -211,8 +211,21 @@ TEST_CASE("An unknown model and a failure in a stream have Anthropic's form") {
   const HttpReply unknown = server.post("/v1/messages", request("", "nobody"));
   CHECK(unknown.status == 404);
   CHECK(json::parse(unknown.body).at("error").at("type") == "not_found_error");
-  server.script->set([](EngineScript& s) { s.fail_with = "it broke"; });
-  const auto events = events_of(server.post("/v1/messages", request(R"(,"stream":true)")).body);
+  // A failure before the first text would be a plain 500.
+  server.script->set([](EngineScript& s) { s.allowed_tokens = 2; });
+  const std::string body = request(R"(,"stream":true)");
+  tests::RawClient client(server.port());
+  client.send(
+      "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: " +
+      std::to_string(body.size()) + "\r\n\r\n" + body);
+  REQUIRE(client.read_until("content_block_delta"));
+  server.script->set([](EngineScript& s) {
+    s.fail_with = "it broke";
+    s.allowed_tokens = 3;
+  });
+  REQUIRE(client.read_to_end());
+  const auto events = events_of(tests::parse_reply(client.received).body);
+  REQUIRE_FALSE(events.empty());
   CHECK(events.back().name == "error");
   CHECK(events.back().data.at("error").at("type") == "api_error");
   CHECK(events.back().data.at("error").at("message") == "it broke");
