@@ -29,6 +29,7 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_import_command(app, invocation);
   add_merge_command(app, invocation);
   add_split_command(app, invocation);
+  add_doctor_command(app, invocation);
   add_version_command(app, invocation);
   add_engine_process_command(app, invocation);
 }
