@@ -42,6 +42,8 @@ class JsonCallReader {
   const std::optional<std::string>& name() const { return name_; }
   /// True once there is a key that no call has.
   bool has_foreign_key() const { return has_foreign_key_; }
+  /// True once the arguments' object has begun.
+  bool has_begun_arguments() const { return arguments_begin_.has_value(); }
   /// Whether the arguments were given at all; after kDone.
   bool has_arguments() const { return has_arguments_; }
   /// More of the arguments' text, each part once. Call only when the name is known. All of it has

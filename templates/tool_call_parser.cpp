@@ -209,6 +209,9 @@ bool ToolCallParser::read_json_call(Pieces& pieces) {
                             (is_bare_ && !is_call_open_ && object_.has_foreign_key()) ||
                             (status == Status::kDone && is_bare_ && !object_.has_arguments());
     if (is_refused) status = Status::kBroken;
+    // At the same byte however the text was cut.
+    const bool is_open = object_.name() && object_.has_begun_arguments();
+    if (is_open && !is_refused && !is_call_open_) open_call(*object_.name(), pieces);
   }
   raw_.append(held_, 0, n_read);
   held_.erase(0, n_read);
@@ -217,13 +220,8 @@ bool ToolCallParser::read_json_call(Pieces& pieces) {
     give_up(pieces);
     return true;
   }
-  if (object_.name()) {
-    std::string more = object_.take_arguments();
-    if (!is_call_open_ && (!more.empty() || status == Status::kDone)) {
-      open_call(*object_.name(), pieces);
-    }
-    if (!more.empty()) add_arguments(more, pieces);
-  }
+  if (status == Status::kDone && !is_call_open_) open_call(*object_.name(), pieces);
+  if (is_call_open_) add_arguments(object_.take_arguments(), pieces);
   if (status == Status::kMore) return false;
   close_call(pieces);
   return true;
@@ -382,6 +380,7 @@ void ToolCallParser::open_call(const std::string& name, Pieces& pieces) {
 }
 
 void ToolCallParser::add_arguments(const std::string& text, Pieces& pieces) const {
+  if (text.empty()) return;
   call_piece(pieces).arguments += text;
 }
 

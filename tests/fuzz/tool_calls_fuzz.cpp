@@ -44,11 +44,11 @@ std::string read(const ToolFormat& format, std::string_view text, size_t piece_s
           out += "\n<call " + std::to_string(call.index) + " " + call.name + ">";
           arguments.clear();
         }
-        out += call.arguments;
         arguments += call.arguments;
+        // How much of a broken call was shown depends on the cuts, what it was does not.
         if (call.state == ToolCallPiece::State::kBroken) out += "<broken>" + call.raw;
         if (call.state != ToolCallPiece::State::kDone) continue;
-        out += "<done>";
+        out += arguments + "<done>";
         if (!dsctl::templates::is_json_object(arguments)) std::abort();
       }
     }
