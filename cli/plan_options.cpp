@@ -16,6 +16,8 @@ void add_plan_command(CLI::App& app, Invocation& invocation) {
   command->add_option("--gpus", options->gpus,
                       "Plan for these GPUs: 8xH800, 2xA100-40GB, 4x24GB@936 (GB/s)");
   command->add_option("--ram", options->ram, "Plan for this memory: 64GB, 512GB@300 (GB/s)");
+  command->add_option("--cores", options->cores, "Plan for so many cores where there are no GPUs")
+      ->check(CLI::Range(1, 4096));
   command->add_option("--ctx", options->n_context, "Tokens of context (default 8192)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   command->add_option("--kv-dtype", options->kv_type,

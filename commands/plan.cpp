@@ -78,8 +78,8 @@ engine::KvType default_kv_type(const Machine& machine) {
 
 int plan(const Settings& settings, const PlanOptions& options, Console& console) {
   const bool is_described = !options.gpus.empty() || !options.ram.empty();
-  const Machine machine =
-      is_described ? described_machine(options.gpus, options.ram) : this_machine();
+  Machine machine = is_described ? described_machine(options.gpus, options.ram) : this_machine();
+  if (options.cores > 0) machine.host_cores = options.cores;
   const engine::PlanRequest request = request_of(options, machine);
   std::vector<PlannedModel> planned;
   bool all_fit = true;
@@ -101,7 +101,7 @@ int plan(const Settings& settings, const PlanOptions& options, Console& console)
     console.print(plan_table(planned));
     console.print("With " + std::to_string(planned[0].plan.request.n_context) +
                   " tokens of context; FITS is on " + machine_text(machine) +
-                  ". Tokens/s: " + assumptions_text() + ".\n");
+                  ". Tokens/s: " + assumptions_text() + ". " + cores_text() + ".\n");
   } else {
     console.print(
         plan_text(planned[0], machine, console.stdout_is_terminal() ? console.width() : 0));

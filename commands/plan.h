@@ -19,6 +19,7 @@ struct PlanOptions {
   std::vector<std::string> models;
   std::string gpus;       // "8xH800"; empty: those of this machine
   std::string ram;        // "512GB@300"; empty: that of this machine, where no GPUs are given
+  int cores = 0;          // that run the model without GPUs; 0: those of this machine
   int64_t n_context = 0;  // 0: 8192, or what the model was made for
   std::string kv_type;    // empty: f16 on GPUs, f32 on the CPU, as the engine keeps it
   int tp_size = 0;        // GPUs to use; 0: the fewest that hold the model

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "commands/error.h"
+#include "engine/cpu/cpu_topology.h"
 #include "engine/cuda/cuda_library.h"
 
 namespace dsctl::commands {
@@ -108,6 +109,7 @@ engine::Machine this_machine() {
     machine.gpus.push_back(
         {device.name, device.total_bytes, card ? static_cast<double>(card->bandwidth_gb_s) : 0});
   }
+  machine.host_cores = engine::read_cpu_topology("/", engine::affinity_cpus()).n_threads();
   if (machine.gpus.empty()) machine.host_bandwidth_gb_s = measure_bandwidth_gb_s();
   return machine;
 }
@@ -128,7 +130,10 @@ std::string machine_text(const engine::Machine& machine) {
     return "memory, " + format_gib(machine.host_bytes) +
            (machine.host_bandwidth_gb_s > 0
                 ? " at " + number_text(machine.host_bandwidth_gb_s) + " GB/s"
-                : "");
+                : "") +
+           (machine.host_cores > 0 ? ", " + std::to_string(machine.host_cores) +
+                                         (machine.host_cores == 1 ? " core" : " cores")
+                                   : "");
   }
   const engine::GpuSpec& gpu = machine.gpus[0];
   return std::to_string(machine.gpus.size()) + " x " + gpu.name + " (" +

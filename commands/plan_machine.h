@@ -12,10 +12,10 @@ namespace dsctl::commands {
 engine::Machine this_machine();
 
 /// A machine of these GPUs ("8xH800", "4x24GB@936"; may be empty) and memory ("64GB", "512GB@300";
-/// may be empty). Throws Error saying what is wrong.
+/// may be empty), of whose processor nothing is known. Throws Error saying what is wrong.
 engine::Machine described_machine(const std::string& gpus, const std::string& ram);
 
-/// "8 x H800 (80 GiB, 3350 GB/s each)", "memory, 64 GiB at 40 GB/s".
+/// "8 x H800 (80 GiB, 3350 GB/s each)", "memory, 64 GiB at 40 GB/s, 8 cores".
 std::string machine_text(const engine::Machine& machine);
 
 /// "80 GiB", "1.5 GiB".

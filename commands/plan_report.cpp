@@ -324,17 +324,32 @@ Json model_json(const PlannedModel& planned, const Machine& machine) {
   for (const Remedy& remedy : plan.remedies)
     json["remedies"].push_back(remedy_json(remedy, machine));
   json["smallest_gpus"] = planned.smallest ? remedy_json(*planned.smallest, machine) : Json();
+  const engine::HostNeed need = host_need(model);
+  json["without_gpus"] = {{"tokens_per_second", engine::kUsefulTokensS},
+                          {"cores", need.n_cores},
+                          {"bandwidth_gb_s", need.bandwidth_gb_s}};
   json["fitting_variants"] = Json::array();
   for (const OtherVariant& other : planned.others)
     json["fitting_variants"].push_back({{"label", other.label}, {"size_bytes", other.size_bytes}});
   return json;
 }
 
+/// "6 at 75 GB/s".
+std::string host_need_text(const engine::HostNeed& need) {
+  return std::to_string(need.n_cores) + " at " +
+         format(need.bandwidth_gb_s < 9.95 ? "%.1f" : "%.0f", need.bandwidth_gb_s) + " GB/s";
+}
+
 }  // namespace
 
+std::string cores_text() {
+  return format("CORES WITHOUT: what gives %.0f tokens/s without GPUs, ", engine::kUsefulTokensS) +
+         format("%.0f GB/s of weights a core and memory of that bandwidth", engine::kCoreGbS);
+}
+
 std::string assumptions_text() {
-  return format("little context; %.0f %% of the bandwidth; on GPUs ",
-                engine::kBandwidthShare * 100) +
+  return format("little context; %.0f %% of the bandwidth; ", engine::kBandwidthShare * 100) +
+         format("%.0f GB/s a core on processors; on GPUs ", engine::kCoreGbS) +
          format("%.0f us for each of ", engine::kKernelUs) + std::to_string(engine::kDenseKernels) +
          " kernels a layer, " + std::to_string(engine::kMoeKernels) +
          format(" with experts, and %.0f us for each of 2 sums over several", engine::kAllReduceUs);
@@ -369,7 +384,7 @@ std::string plan_text(const PlannedModel& planned, const Machine& machine, int w
 std::string plan_table(const std::vector<PlannedModel>& models) {
   std::vector<std::vector<std::string>> rows = {{"MODEL", "PARAMETERS", "DISK", "KV CACHE",
                                                  "SMALLEST GPUS", "TOKENS/S", "RAM WITHOUT",
-                                                 "FITS"}};
+                                                 "CORES WITHOUT", "FITS"}};
   for (const PlannedModel& planned : models) {
     const ModelFootprint& model = planned.model;
     const int64_t n_context = planned.plan.request.n_context;
@@ -383,10 +398,10 @@ std::string plan_table(const std::vector<PlannedModel>& models) {
       cards = remedy_text(*planned.smallest, {});
       speed = speed_text(planned.smallest->tokens_s);
     }
-    rows.push_back({planned.name, format_parameter_count(model.total.n_parameters),
-                    gb(model.total.size_bytes),
-                    gb(kv_bytes(planned.plan.request.kv_type, model.kv.values(n_context))), cards,
-                    speed, gb(ram), planned.plan.chosen.fits() ? "yes" : "no"});
+    rows.push_back(
+        {planned.name, format_parameter_count(model.total.n_parameters), gb(model.total.size_bytes),
+         gb(kv_bytes(planned.plan.request.kv_type, model.kv.values(n_context))), cards, speed,
+         gb(ram), host_need_text(host_need(model)), planned.plan.chosen.fits() ? "yes" : "no"});
   }
   return format_table(rows);
 }
@@ -402,8 +417,10 @@ std::string plan_json(const std::vector<PlannedModel>& models, const Machine& ma
   }
   json["machine"]["host_bytes"] = machine.host_bytes;
   json["machine"]["host_bandwidth_gb_s"] = or_null(machine.host_bandwidth_gb_s);
+  json["machine"]["host_cores"] = machine.host_cores > 0 ? Json(machine.host_cores) : Json();
   json["assumptions"] = {{"text", assumptions_text()},
                          {"bandwidth_share", engine::kBandwidthShare},
+                         {"core_gb_s", engine::kCoreGbS},
                          {"kernel_us", engine::kKernelUs},
                          {"dense_kernels_per_layer", engine::kDenseKernels},
                          {"moe_kernels_per_layer", engine::kMoeKernels},

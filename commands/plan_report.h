@@ -21,7 +21,8 @@ struct PlannedModel {
 /// In full; lines of at most `width` columns where they are cut, 0: not cut.
 std::string plan_text(const PlannedModel& planned, const engine::Machine& machine, int width);
 
-/// One line a model: parameters, disk, GPU memory, the smallest cards, tokens/s there, RAM.
+/// One line a model: parameters, disk, GPU memory, the smallest cards, tokens/s there; without GPUs
+/// RAM, and cores and bandwidth for a useful speed (cores_text).
 std::string plan_table(const std::vector<PlannedModel>& models);
 
 /// One object for each model; {"machine", "assumptions", "models": [...]} around them.
@@ -33,5 +34,8 @@ std::string remedy_text(const engine::Remedy& remedy, const engine::Machine& mac
 
 /// "60 % of the bandwidth, 3 us a kernel, ...".
 std::string assumptions_text();
+
+/// What the table's cores are for and what is assumed of them.
+std::string cores_text();
 
 }  // namespace dsctl::commands

@@ -207,7 +207,7 @@ int64_t rank_kv_values(const ModelFootprint& model, int tp_size, int rank, int64
 }
 
 SpeedEstimate estimate_speed(const ModelFootprint& model, const Layout& layout,
-                             double bandwidth_gb_s) {
+                             double bandwidth_gb_s, int host_cores) {
   SpeedEstimate speed;
   if (bandwidth_gb_s <= 0) return speed;
   int64_t bytes = 0;
@@ -218,7 +218,11 @@ SpeedEstimate estimate_speed(const ModelFootprint& model, const Layout& layout,
   const int n_kernels = model.n_experts > 0 ? kMoeKernels : kDenseKernels;
   double other_us = layout.n_gpus > 0 ? model.n_layers * n_kernels * kKernelUs : 0;
   if (layout.n_gpus > 1) other_us += 2 * model.n_layers * kAllReduceUs;
-  speed.expected_tokens_s = 1 / (read_s / kBandwidthShare + other_us * 1e-6);
+  double step_s = read_s / kBandwidthShare + other_us * 1e-6;
+  if (layout.n_gpus == 0 && host_cores > 0) {
+    step_s = std::max(step_s, static_cast<double>(bytes) / (host_cores * kCoreGbS * 1e9));
+  }
+  speed.expected_tokens_s = 1 / step_s;
   return speed;
 }
 
@@ -268,7 +272,8 @@ Layout lay_out(const gguf::GgufFile& file, const ModelFootprint& model, const Ma
   }
   layout.max_context = longest_context(model, layout, request.kv_type, context_limit(model));
   layout.speed = estimate_speed(
-      model, layout, n_gpus > 0 ? machine.gpus[0].bandwidth_gb_s : machine.host_bandwidth_gb_s);
+      model, layout, n_gpus > 0 ? machine.gpus[0].bandwidth_gb_s : machine.host_bandwidth_gb_s,
+      machine.host_cores);
   return layout;
 }
 
@@ -378,12 +383,18 @@ std::vector<int64_t> rank_weight_bytes(const gguf::GgufFile& file, const ModelFo
   return bytes;
 }
 
+HostNeed host_need(const ModelFootprint& model) {
+  const double gb_s = static_cast<double>(model.total.read_bytes) * kUsefulTokensS / 1e9;
+  return {std::max(1, static_cast<int>(std::ceil(gb_s / kCoreGbS))), gb_s / kBandwidthShare};
+}
+
 std::optional<Remedy> smallest_cards(const gguf::GgufFile& file, const ModelFootprint& model,
                                      const PlanRequest& request) {
   std::optional<Remedy> best;
   int best_gib = std::numeric_limits<int>::max();
   for (const int n : {1, 2, 4, 8}) {
-    const Machine machine{std::vector<GpuSpec>(static_cast<size_t>(n), GpuSpec{}), 0, 0};
+    Machine machine;
+    machine.gpus.resize(static_cast<size_t>(n));
     const Layout layout = lay_out(file, model, machine, request, n);
     if (!layout.problem.empty()) continue;
     int64_t needed = 0;
@@ -403,7 +414,7 @@ std::optional<Remedy> smallest_cards(const gguf::GgufFile& file, const ModelFoot
     best->kind = Remedy::Kind::kCards;
     best->n_gpus = n;
     best->card = std::string(card->name);
-    best->tokens_s = estimate_speed(model, layout, card->bandwidth_gb_s).expected_tokens_s;
+    best->tokens_s = estimate_speed(model, layout, card->bandwidth_gb_s, 0).expected_tokens_s;
   }
   return best;
 }

@@ -29,6 +29,7 @@ struct Machine {
   std::vector<GpuSpec> gpus;  // of one kind
   int64_t host_bytes = 0;
   double host_bandwidth_gb_s = 0;  // 0: not known
+  int host_cores = 0;              // that run the model when there are no GPUs; 0: not known
 };
 
 struct PlanRequest {
@@ -62,11 +63,26 @@ inline constexpr double kKernelUs = 3.0;
 inline constexpr double kAllReduceUs = 6.0;
 inline constexpr int kDenseKernels = 5;  // a layer
 inline constexpr int kMoeKernels = 11;
+// What one core multiplies in a second, GB of quantised weights: 8.4 (Q4_K) and 8.7 (Q4_1) were
+// measured on one core with AVX-512.
+inline constexpr double kCoreGbS = 8.0;
 
 // What a GPU can't give to weights and cache: a part of its memory (the driver, fragmentation), and
 // the context, graphs and buffers of a process.
 inline constexpr double kReserveShare = 0.04;
 inline constexpr int64_t kReserveBytes = 700'000'000;
+
+// As fast as people read: what a processor should do to be of use.
+inline constexpr double kUsefulTokensS = 5;
+
+/// What a machine without GPUs needs to generate one sequence at a rate.
+struct HostNeed {
+  int n_cores = 0;
+  double bandwidth_gb_s = 0;  // of the data sheet, of which kBandwidthShare is reached
+};
+
+/// For kUsefulTokensS of `model`, under the assumptions above.
+HostNeed host_need(const ModelFootprint& model);
 
 /// One way to lay the model out.
 struct Layout {

@@ -194,9 +194,15 @@ TEST_CASE("Several models give the table by which a machine is chosen") {
   CHECK(smallest == std::vector<std::string>{"1 x GTX 1650", "1 x RTX 3050", "1 x RTX 2080 Ti",
                                              "1 x RTX 3090", "1 x A40", "4 x H200"});
   CHECK(fits == std::vector<bool>{true, true, true, true, true, false});
+  std::vector<int> cores;
+  for (const Json& model : json["models"])
+    cores.push_back(model["without_gpus"]["cores"]);
+  CHECK(cores == std::vector<int>{1, 3, 6, 13, 27, 14});
   CHECK(planner.run({.models = files, .gpus = "8xA100-40GB"}) == 1);
   CHECK_THAT(planner.console.printed,
-             Contains("MODEL") && Contains("SMALLEST GPUS") && Contains("404.4 GB"));
+             Contains("MODEL") && Contains("SMALLEST GPUS") && Contains("404.4 GB") &&
+                 Contains("CORES WITHOUT") && Contains("13 at 1") &&
+                 Contains("what gives 5 tokens/s without GPUs, 8 GB/s of weights a core"));
 }
 
 TEST_CASE("plan reads a model of the registry") {
@@ -291,8 +297,8 @@ TEST_CASE("The quants of a repository are planned from the headers of one of the
   CHECK(fits.texts[0] == "fits 8 x H800");
   CHECK(fits.texts[1] == "fits 4 x H800");
   CHECK_THAT(fits.texts[2], Contains("too large: needs ") && Contains("on each GPU of 80 GiB"));
-  CHECK_THAT(choice_text(resolved, fits),
-             Contains("Q8_0      713 GB") && Contains("odd") && Contains("shard 3 of 9 is missing"));
+  CHECK_THAT(choice_text(resolved, fits), Contains("Q8_0      713 GB") && Contains("odd") &&
+                                              Contains("shard 3 of 9 is missing"));
   const VariantFits on_host =
       fits_of_variants(resolved, described_machine("", "400GB"), {}, {}, {});
   CHECK(on_host.texts[1] == "fits memory");
@@ -389,7 +395,11 @@ TEST_CASE("A machine is described by its cards or its memory") {
   CHECK(described_machine("", "64").host_bytes == int64_t{64} << 30);
   for (const char* ram : {"lots", "-5GB", "64GB@", "64GB@fast", "0", "1e9GB", "nan"})
     CHECK_THROWS_WITH(described_machine("", ram), Contains("--ram"));
+  engine::Machine with_cores = described_machine("", "64GB@40");
+  with_cores.host_cores = 8;
+  CHECK(machine_text(with_cores) == "memory, 64 GiB at 40 GB/s, 8 cores");
   const engine::Machine here = this_machine();
+  CHECK(here.host_cores > 0);
   CHECK(here.host_bytes > 0);
   if (here.gpus.empty()) CHECK(here.host_bandwidth_gb_s > 0.1);
 }

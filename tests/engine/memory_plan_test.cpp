@@ -360,6 +360,19 @@ TEST_CASE("Speed is bytes over bandwidth, and no number without a bandwidth") {
   CHECK(on_host.chosen.n_gpus == 0);
   CHECK(on_host.chosen.fits());
   CHECK(on_host.chosen.speed.limit_tokens_s == Approx(10.83).epsilon(1e-3));
+  // Enough cores leave it to the memory; few are what it waits for.
+  CHECK(on_host.chosen.speed.expected_tokens_s == Approx(0.6 * 10.83).epsilon(1e-3));
+  host.host_cores = 8;
+  CHECK(plan_memory(file, model, host, {}).chosen.speed.expected_tokens_s ==
+        on_host.chosen.speed.expected_tokens_s);
+  host.host_cores = 2;
+  const double expected = 2 * kCoreGbS * 1e9 / static_cast<double>(model.total.read_bytes);
+  const Layout few = plan_memory(file, model, host, {}).chosen;
+  CHECK(few.speed.expected_tokens_s == Approx(expected));
+  CHECK(few.speed.limit_tokens_s == on_host.chosen.speed.limit_tokens_s);
+  const HostNeed need = host_need(model);
+  CHECK(need.n_cores == 3);  // 4.62 GB read five times, 8 GB/s a core
+  CHECK(need.bandwidth_gb_s == Approx(5 * 4.617 / 0.6).epsilon(1e-3));
 }
 
 TEST_CASE("Types of the cache are read by name") {
