@@ -50,6 +50,7 @@ struct Batch {
   std::vector<int32_t> block_tables;  // (n_seqs, max_blocks_per_seq), row-major, padded with -1
   int max_blocks_per_seq = 0;
   std::vector<SampleRow> sample_rows;  // rows that want logits, ascending in token_idx
+  std::vector<int32_t> state_rows;     // rows whose hidden states are wanted, ascending
 
   int n_tokens() const { return static_cast<int>(token_ids.size()); }
   int n_seqs() const { return static_cast<int>(context_lens.size()); }

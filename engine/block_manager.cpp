@@ -47,11 +47,13 @@ int32_t BlockManager::find(uint64_t previous, std::span<const int32_t> tokens) c
 }
 
 std::optional<int> BlockManager::allocate(std::span<const int32_t> tokens, int n_reserved,
-                                          BlockTable& table) {
+                                          BlockTable& table, PrefixUse prefix_use) {
   assert(table.block_ids.empty() && !tokens.empty());
   const auto size = static_cast<size_t>(block_size_);
   const int n_total = n_blocks_for(static_cast<int>(tokens.size()));
-  const size_t n_sharable = caching_ == PrefixCaching::kOn ? (tokens.size() - 1) / size : 0;
+  const size_t n_sharable = caching_ == PrefixCaching::kOn && prefix_use == PrefixUse::kReuse
+                                ? (tokens.size() - 1) / size
+                                : 0;
   int n_revived = 0;  // found among the free blocks
   for (size_t i = 0; i < n_sharable; ++i) {
     const int32_t id = find(table.last_content, tokens.subspan(i * size, size));

@@ -22,6 +22,9 @@ struct BlockTable {
 
 enum class PrefixCaching { kOff, kOn };
 
+/// Whether a sequence may begin with blocks that somebody else has computed.
+enum class PrefixUse { kReuse, kCompute };
+
 /// Every block is either used (by one or more tables) or free; a free block may still hold content
 /// that can be found again until the block is needed: the one unused for longest goes first. A
 /// content is one block's tokens after one preceding content. It is found by hash, but taken only
@@ -42,7 +45,8 @@ class BlockManager {
   /// Fills an empty `table` for all of `tokens` (at least one) and returns how many leading tokens
   /// are in the cache already: whole blocks, and never the last token, whose logits are wanted.
   /// Nothing, and no change, when that would leave fewer than `n_reserved` blocks free.
-  std::optional<int> allocate(std::span<const int32_t> tokens, int n_reserved, BlockTable& table);
+  std::optional<int> allocate(std::span<const int32_t> tokens, int n_reserved, BlockTable& table,
+                              PrefixUse prefix_use = PrefixUse::kReuse);
 
   /// Adds blocks to `table` until it holds `n_tokens`; false, and no change, when there are too
   /// few.

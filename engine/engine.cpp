@@ -21,6 +21,7 @@
 
 #include "engine/error.h"
 #include "engine/grammar/grammar.h"
+#include "engine/pooling.h"
 #include "engine/request_check.h"
 #include "engine/sampler_penalties.h"
 #include "engine/scheduler.h"
@@ -40,6 +41,7 @@ struct Generation {
   Sequence sequence;
   EventSink sink;
   std::vector<int32_t> stop_tokens;  // end the generation and are not emitted
+  std::optional<Pooler> pooler;      // of a request that wants no tokens
   Clock::time_point submitted;
   std::optional<Clock::time_point> first_scheduled;
   std::optional<Clock::time_point> first_token;
@@ -75,6 +77,7 @@ class EngineThread final : public Engine {
   void handle(Message message);
   void step();
   void accept(Generation& generation, SampledToken sampled);
+  bool take_states(const Batch& batch);
   void mark_scheduled();
   void fail_step(const std::string& reason);
   void fail_all(const std::string& reason);
@@ -163,7 +166,9 @@ SubmitResult EngineThread::submit(Request request, EventSink sink) {
   SubmitResult result;
   const RequestLimits limits{.vocab_size = limits_.vocab_size,
                              .max_model_len = max_model_len_,
-                             .has_tokenizer = options_.tokenizer != nullptr};
+                             .has_tokenizer = options_.tokenizer != nullptr,
+                             .gives_states = limits_.state_dim > 0,
+                             .has_rank_head = limits_.rank_head != nullptr};
   if (auto refusal = check_request(request, limits)) {
     result.error = refusal->error;
     result.message = std::move(refusal->message);
@@ -225,6 +230,12 @@ std::unique_ptr<Generation> EngineThread::make_generation(Request request, Event
   sequence.max_len =
       sequence.n_prompt + (request.max_tokens < 0 ? room : std::min(room, request.max_tokens));
   sequence.wants_tokens = request.max_tokens != 0;
+  if (request.pooling) {
+    sequence.pooling = request.pooling;
+    sequence.wants_tokens = false;
+    sequence.max_len = sequence.n_prompt;
+    generation->pooler.emplace(*request.pooling, sequence.n_prompt, limits_.state_dim);
+  }
   sequence.sampling = std::move(request.sampling);
   sequence.min_tokens = sequence.sampling.min_tokens;
   sequence.mirostat_mu = 2.0f * sequence.sampling.mirostat_tau;
@@ -317,17 +328,38 @@ void EngineThread::step() {
     fail_step(error.what());
     return;
   }
+  if (!take_states(batch)) return;
   ++counts_.n_steps;
   scheduler_.complete();
   // A finished sequence is gone: each is looked at once, those that are not sampled first.
   for (const Sequence* sequence : scheduler_.scheduled()) {
     if (!sequence->wants_tokens && sequence->n_pending() == 0) {
-      finish(sequence->id, FinishReason::kLength);
+      finish(sequence->id, sequence->pooling ? FinishReason::kStop : FinishReason::kLength);
     }
   }
   for (size_t i = 0; i < sampled.size(); ++i) {
     accept(*generations_.at(scheduler_.sampled()[i]->id), std::move(sampled[i]));
   }
+}
+
+/// Gives the step's hidden states to those who pool them. False when they were not there.
+bool EngineThread::take_states(const Batch& batch) {
+  if (batch.state_rows.empty()) return true;
+  const std::span<const float> states = worker_->states();
+  const auto dim = static_cast<size_t>(limits_.state_dim);
+  if (states.size() != batch.state_rows.size() * dim) {
+    fail_step("the worker gave " + std::to_string(states.size()) + " values of hidden states");
+    return false;
+  }
+  size_t seq = 0;
+  for (size_t i = 0; i < batch.state_rows.size(); ++i) {
+    const int32_t row = batch.state_rows[i];
+    while (row >= batch.query_starts[seq + 1])
+      ++seq;
+    Generation& generation = *generations_.at(scheduler_.scheduled()[seq]->id);
+    generation.pooler->add(batch.positions[static_cast<size_t>(row)], states.subspan(i * dim, dim));
+  }
+  return true;
 }
 
 /// Notes who is scheduled for the first time; those no longer count for the limit of the queue.
@@ -442,6 +474,9 @@ void EngineThread::finish(RequestId id, FinishReason reason, const std::string& 
   event.finished = true;
   event.reason = reason;
   event.error = error;
+  if (generation->pooler && reason == FinishReason::kStop) {
+    event.pooled = generation->pooler->take(limits_.rank_head.get());
+  }
   event.stats.n_prompt_tokens = sequence.n_prompt;
   event.stats.n_cached_tokens = sequence.n_cached;
   event.stats.n_generated_tokens = sequence.n_generated();

@@ -66,6 +66,7 @@ enum class SubmitError {
   kBadToken,
   kBadSampling,  // a sampling parameter that is not a number or out of its range
   kBadGrammar,   // a grammar, schema or regular expression that can't be followed
+  kBadPooling,   // a pooling that this model or device doesn't have
   kStopped
 };
 

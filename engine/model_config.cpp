@@ -196,6 +196,10 @@ ModelConfig read_base_config(const ConfigReader& reader) {
 }
 
 void read_attention_config(const ConfigReader& reader, RopeStyle style, ModelConfig& config) {
+  if (!reader.find_bool("attention.causal").value_or(true)) {
+    throw Error(reader.full_key("attention.causal") +
+                ": false, attention to later tokens is not supported");
+  }
   config.n_kv_heads =
       reader.find_int("attention.head_count_kv", kMaxHeads).value_or(config.n_heads);
   if (config.n_heads % config.n_kv_heads != 0) {

@@ -145,6 +145,8 @@ ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& option
   for (const auto& rank : ranks_)
     limits_.weight_bytes += rank->ops->weight_bytes();
   limits_.device = ranks_[0]->ops->device_name();
+  if (ranks_[0]->ops->gives_states()) limits_.state_dim = config.dim;
+  limits_.rank_head = RankHead::read(file, config.dim);
 }
 
 ModelWorker::~ModelWorker() = default;
@@ -200,6 +202,12 @@ void ModelWorker::check(const Batch& batch) const {
             "rows to sample don't ascend");
     previous = row.token_idx;
   }
+  require(batch.state_rows.empty() || limits_.state_dim > 0, "states are not to be had here");
+  previous = -1;
+  for (const int32_t row : batch.state_rows) {
+    require(row > previous && row < batch.n_tokens(), "rows of states don't ascend");
+    previous = row;
+  }
 }
 
 /// Each sequence has the blocks that attention will read: up to its last token's position.
@@ -241,6 +249,10 @@ std::vector<SampledToken> ModelWorker::run(const Batch& batch) {
   forward(batch);
   if (batch.sample_rows.empty()) return {};
   return ranks_[0]->ops->sample();
+}
+
+std::span<const float> ModelWorker::states() {
+  return ranks_[0]->ops->states();
 }
 
 std::vector<std::span<const float>> ModelWorker::logit_rows(const Batch& batch) {

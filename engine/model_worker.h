@@ -45,6 +45,7 @@ class ModelWorker final : public Worker {
 
   const ModelLimits& limits() const override { return limits_; }
   std::vector<SampledToken> run(const Batch& batch) override;
+  std::span<const float> states() override;
   bool alive() const override;
 
   /// The logits of batch.sample_rows, (n_sample_rows, vocab_size), without sampling: of the rows

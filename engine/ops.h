@@ -199,7 +199,8 @@ struct MoeFfn {
   float eps = 0.0f;
 };
 
-/// logits = W rmsnorm(x, norm), then c * tanh(logits / c) when softcap is given. W's rows are this
+/// Of the rows of batch.state_rows rmsnorm(x, norm) is kept for states(). Of those of
+/// batch.sample_rows logits = W rmsnorm(x, norm), then c * tanh(logits / c) when softcap is given. W's rows are this
 /// rank's share of the vocabulary; rank 0 gets the shares of all, in rank order.
 struct Head {
   Buffer x;                              // (wanted rows, dim), replicated
@@ -235,6 +236,8 @@ class Ops {
   virtual void finish_loading(const KvLayout& layout, int vocab_size) = 0;
   /// Whether load_matrix and load_gate_up take MatrixView::loras.
   virtual bool takes_loras() const { return false; }
+  /// Whether batches may have state_rows.
+  virtual bool gives_states() const { return false; }
   /// Bytes of the weights loaded so far: of their form on the device, or of the mapping where they
   /// are used in place.
   virtual int64_t weight_bytes() const = 0;
@@ -253,8 +256,9 @@ class Ops {
   virtual void attention(const Attention& args) = 0;
   virtual void mla_store(const MlaStore& args) = 0;
   virtual void mla_attention(const MlaAttention& args) = 0;
-  /// From here on rows are only those of batch.sample_rows, in their order: what the last layer
-  /// does after its attention is wanted for no others. `buffers` are those that are still read.
+  /// From here on rows are only those of batch.sample_rows and batch.state_rows, ascending: what
+  /// the last layer does after its attention is wanted for no others. `buffers` are those that are
+  /// still read.
   virtual void keep_sampled_rows(std::initializer_list<Buffer> buffers) = 0;
   virtual void linear_add(const LinearAdd& args) = 0;
   virtual void gated_ffn(const GatedFfn& args) = 0;
@@ -263,6 +267,9 @@ class Ops {
 
   // After head, on rank 0.
 
+  /// rmsnorm(x, norm) of batch.state_rows, as head() saw it: (n_state_rows, dim) f32 in host
+  /// memory, until the next step. Only where gives_states().
+  virtual std::span<const float> states() { return {}; }
   /// The logits of batch.sample_rows[row_idx]: (vocab_size) f32 in host memory, until the next
   /// step or sample().
   virtual std::span<const float> logits(int row_idx) = 0;

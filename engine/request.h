@@ -74,9 +74,18 @@ struct GrammarSpec {
   std::vector<std::string> control_tokens;
 };
 
+/// What a request that wants no generation gets of its prompt's hidden states, (dim) each.
+enum class Pooling {
+  kTokens,  // every token's: (n_prompt, dim)
+  kMean,    // their mean: (dim)
+  kFirst,   // the first token's, as of [CLS]: (dim)
+  kLast,    // the last token's: (dim)
+  kRank,    // the scores that the model's classifier gives the last one: (n_labels)
+};
+
 using RequestId = uint64_t;
 
-/// One generation.
+/// One generation, or with `pooling` what the model makes of a prompt.
 struct Request {
   std::vector<int32_t> prompt_tokens;  // at least one
   /// Tokens to generate; negative: until the context is full. 0 only computes the prompt (and
@@ -87,6 +96,9 @@ struct Request {
   /// neither emitted nor counted.
   std::vector<int32_t> stop_token_ids;
   std::optional<GrammarSpec> grammar;
+  /// Instead of a generation: nothing is sampled, the prompt may fill the context, and the finish
+  /// has Event::pooled. What is said above of tokens has no meaning then.
+  std::optional<Pooling> pooling;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
@@ -117,7 +129,8 @@ struct Event {
   std::vector<TokenLogprob> top_logprobs;  // best first, ties by id
   // The end (finished is true).
   FinishReason reason = FinishReason::kStop;
-  std::string error;  // kError only
+  std::string error;          // kError only
+  std::vector<float> pooled;  // kStop of a request with pooling: row-major f32, not normalised
   RequestStats stats;
 };
 

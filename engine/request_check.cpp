@@ -29,7 +29,13 @@ std::optional<Refusal> check_prompt(const Request& request, const RequestLimits&
     return Refusal{.error = SubmitError::kEmptyPrompt,
                    .message = "the prompt has no tokens, at least one is needed"};
   }
-  if (prompt.size() >= static_cast<size_t>(limits.max_model_len)) {
+  if (request.pooling && prompt.size() > static_cast<size_t>(limits.max_model_len)) {
+    return Refusal{.error = SubmitError::kPromptTooLong,
+                   .message = "the input has " + std::to_string(prompt.size()) +
+                              " tokens, more than the context of " +
+                              std::to_string(limits.max_model_len)};
+  }
+  if (!request.pooling && prompt.size() >= static_cast<size_t>(limits.max_model_len)) {
     return Refusal{.error = SubmitError::kPromptTooLong,
                    .message = "the prompt has " + std::to_string(prompt.size()) +
                               " tokens, but the context of " +
@@ -122,10 +128,23 @@ std::optional<Refusal> check_sampling(const SamplingParams& params, const Reques
   return std::nullopt;
 }
 
+std::optional<Refusal> check_pooling(const Request& request, const RequestLimits& limits) {
+  const auto refuse = [](std::string message) {
+    return Refusal{.error = SubmitError::kBadPooling, .message = std::move(message)};
+  };
+  if (!limits.gives_states) return refuse("embeddings are not supported on this device");
+  if (request.grammar) return refuse("a grammar, but nothing is generated");
+  if (*request.pooling == Pooling::kRank && !limits.has_rank_head) {
+    return refuse("this model has no classifier; reranking needs a model with cls.output.weight");
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<Refusal> check_request(const Request& request, const RequestLimits& limits) {
   if (auto refusal = check_prompt(request, limits)) return refusal;
+  if (request.pooling) return check_pooling(request, limits);
   return check_sampling(request.sampling, limits);
 }
 

@@ -13,6 +13,8 @@ struct RequestLimits {
   int vocab_size = 0;
   int max_model_len = 0;       // tokens of one sequence, prompt and output
   bool has_tokenizer = false;  // for DRY's sequence breakers
+  bool gives_states = false;   // for pooling
+  bool has_rank_head = false;  // for Pooling::kRank
 };
 
 struct Refusal {

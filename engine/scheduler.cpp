@@ -87,7 +87,8 @@ void Scheduler::admit(int budget) {
     if (n_pending >= budget && n_prefills >= kMinPrefills) break;
     if (static_cast<int>(n_prefills) >= budget) break;
     Sequence* sequence = *waiting_.begin();
-    const auto n_cached = blocks_.allocate(sequence->tokens, n_running(), sequence->table);
+    const auto n_cached =
+        blocks_.allocate(sequence->tokens, n_running(), sequence->table, sequence->prefix_use());
     if (!n_cached) break;
     waiting_.erase(waiting_.begin());
     running_.insert(running_.end(), sequence);
@@ -134,6 +135,7 @@ void Scheduler::lay_out() {
   batch_.query_starts.assign(1, 0);
   batch_.context_lens.clear();
   batch_.sample_rows.clear();
+  batch_.state_rows.clear();
   sampled_.clear();
   batch_.max_blocks_per_seq = 0;
   const int block_size = blocks_.block_size();
@@ -142,6 +144,9 @@ void Scheduler::lay_out() {
     for (int position = sequence->n_computed; position < end; ++position) {
       const int32_t block_id =
           sequence->table.block_ids[static_cast<size_t>(position / block_size)];
+      if (sequence->pooling && pooling_reads(*sequence->pooling, position, sequence->n_prompt)) {
+        batch_.state_rows.push_back(batch_.n_tokens());
+      }
       batch_.token_ids.push_back(sequence->tokens[static_cast<size_t>(position)]);
       batch_.positions.push_back(position);
       batch_.slot_mapping.push_back(block_id * block_size + position % block_size);

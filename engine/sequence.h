@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/block_manager.h"
+#include "engine/pooling.h"
 #include "engine/request.h"
 
 namespace dsctl::engine {
@@ -22,6 +24,7 @@ struct Sequence {
   int max_len = 0;           // of tokens: the generation ends there
   int min_tokens = 0;        // of the output
   bool wants_tokens = true;  // false: only the prompt is to be computed
+  std::optional<Pooling> pooling;  // then tokens are not wanted either
   SamplingParams sampling;
   uint64_t seed = 0;
   float mirostat_mu = 0.0f;
@@ -37,6 +40,9 @@ struct Sequence {
   bool was_admitted = false;
 
   int n_tokens() const { return static_cast<int>(tokens.size()); }
+  PrefixUse prefix_use() const {
+    return pooling && pooling_needs_prefix(*pooling) ? PrefixUse::kCompute : PrefixUse::kReuse;
+  }
   int n_generated() const { return n_tokens() - n_prompt; }
   int n_pending() const { return n_tokens() - n_computed; }
 };

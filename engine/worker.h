@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "engine/batch.h"
 #include "engine/engine.h"
+#include "engine/pooling.h"
 #include "gguf/gguf_file.h"
 
 namespace dsctl::engine {
@@ -20,6 +22,8 @@ struct ModelLimits {
   int block_size = 0;
   int n_kv_blocks = 0;
   std::vector<int32_t> eog_token_ids;
+  int state_dim = 0;  // of a hidden state; 0: this worker gives none
+  std::shared_ptr<const RankHead> rank_head;  // null: the model has none
   // For EngineStats only.
   std::string device;
   int64_t weight_bytes = 0;
@@ -35,6 +39,9 @@ class Worker {
   /// only its own request. Throws Error when the step can't be computed; the engine then fails the
   /// requests of the batch and goes on with the others, unless alive() says no.
   virtual std::vector<SampledToken> run(const Batch& batch) = 0;
+  /// The hidden states of the last run's state_rows, (n_state_rows, dim) row-major, until the next
+  /// one.
+  virtual std::span<const float> states() { return {}; }
   /// False once no later run can succeed (a lost device, a rank that is gone): the engine then
   /// fails all its requests and takes no more.
   virtual bool alive() const { return true; }

@@ -186,6 +186,7 @@ void request_fields(Writer& io, const engine::Request& request) {
   }
   io(tokens);
   io(biases);
+  io(request.pooling);
   io(request.grammar.has_value());
   if (request.grammar) grammar_fields(io, *request.grammar);
 }
@@ -202,6 +203,7 @@ void request_fields(Reader& io, engine::Request& request) {
   if (tokens.size() != biases.size()) throw WireError("engine message: biases without tokens");
   for (size_t i = 0; i < tokens.size(); ++i)
     request.sampling.logit_bias.emplace_back(tokens[i], biases[i]);
+  io(request.pooling);
   bool has_grammar = false;
   io(has_grammar);
   if (has_grammar) grammar_fields(io, request.grammar.emplace());
@@ -231,6 +233,7 @@ void event_fields(Io& io, E& event) {
   io(event.top_logprobs);
   io(event.reason);
   io(event.error);
+  io(event.pooled);
   io(event.stats.n_prompt_tokens);
   io(event.stats.n_cached_tokens);
   io(event.stats.n_generated_tokens);
@@ -283,6 +286,9 @@ void check_enums(Reader& reader, const Message& message) {
   reader.check_enum(message.event.reason, engine::FinishReason::kError);
   if (message.request.grammar) {
     reader.check_enum(message.request.grammar->kind, engine::GrammarSpec::Kind::kTagged);
+  }
+  if (message.request.pooling) {
+    reader.check_enum(*message.request.pooling, engine::Pooling::kRank);
   }
   if (message.submitted.error) {
     reader.check_enum(*message.submitted.error, engine::SubmitError::kStopped);

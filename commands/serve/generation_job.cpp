@@ -29,6 +29,7 @@ ApiError submit_error(const engine::SubmitResult& result) {
     case SubmitError::kBadToken:
     case SubmitError::kBadSampling:
     case SubmitError::kBadGrammar:
+    case SubmitError::kBadPooling:
       return ApiError(400, result.message);
     case SubmitError::kStopped:
       return ApiError(500, result.message);

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <iterator>
 
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/embed.h"
 #include "engine/cpu/head.h"
+#include "engine/cpu/norm.h"
 #include "engine/shard.h"
 #include "gguf/quants/all.h"
 #include "gguf/quants/half.h"
@@ -345,6 +347,7 @@ void CpuOps::begin(const Batch& batch) {
   assert(batch.sample_rows.size() <= static_cast<size_t>(options_.max_rows));
   batch_ = &batch;
   n_rows_ = batch.n_tokens();
+  choose_kept_rows();
   for (RopeTable& table : ropes_) {
     pool_.parallel_for(n_rows_, 16, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
       rope_table(table.rope, batch.positions.data() + begin, static_cast<int>(end - begin),
@@ -481,17 +484,50 @@ void CpuOps::attend_latents(const MlaAttention& args, int seq, int first_token, 
   });
 }
 
-/// Sampled rows ascend, so a row moves to a place that has been read already.
-void CpuOps::keep_sampled_rows(std::initializer_list<Buffer> buffers) {
-  for (const Buffer& buffer : buffers) {
-    const MutableRows all = rows(buffer);
-    for (size_t i = 0; i < batch_->sample_rows.size(); ++i) {
-      const float* from = all.row(batch_->sample_rows[i].token_idx);
-      float* to = all.row(static_cast<int64_t>(i));
-      if (from != to) std::copy_n(from, buffer.n_cols, to);
-    }
+void CpuOps::choose_kept_rows() {
+  states_.clear();
+  sampled_rows_.clear();
+  for (const SampleRow& row : batch_->sample_rows)
+    sampled_rows_.push_back(row.token_idx);
+  kept_rows_.clear();
+  std::ranges::set_union(sampled_rows_, batch_->state_rows, std::back_inserter(kept_rows_));
+}
+
+/// Rows ascend, so a row moves to a place that has been read already.
+void CpuOps::gather(Buffer buffer, std::span<const int32_t> from) {
+  const MutableRows all = rows(buffer);
+  for (size_t i = 0; i < from.size(); ++i) {
+    float* to = all.row(static_cast<int64_t>(i));
+    if (all.row(from[i]) != to) std::copy_n(all.row(from[i]), buffer.n_cols, to);
   }
-  n_rows_ = static_cast<int>(batch_->sample_rows.size());
+}
+
+void CpuOps::keep_sampled_rows(std::initializer_list<Buffer> buffers) {
+  for (const Buffer& buffer : buffers)
+    gather(buffer, kept_rows_);
+  n_rows_ = static_cast<int>(kept_rows_.size());
+}
+
+void CpuOps::take_states(const Head& args) {
+  const auto place_of = [&](int32_t row) {
+    return static_cast<int32_t>(std::ranges::lower_bound(kept_rows_, row) - kept_rows_.begin());
+  };
+  if (comm_.rank() == 0) {
+    const int dim = args.x.n_cols;
+    const MutableRows x = rows(args.x);
+    const auto n_states = static_cast<int64_t>(batch_->state_rows.size());
+    states_.resize(static_cast<size_t>(n_states * dim));
+    pool_.parallel_for(n_states, 4, [&](int64_t begin, int64_t end, int /*thread_idx*/) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int32_t row = place_of(batch_->state_rows[static_cast<size_t>(i)]);
+        rmsnorm(states_.data() + i * dim, x.row(row), Vector::data(args.norm), dim, args.eps);
+      }
+    });
+  }
+  for (int32_t& row : sampled_rows_)
+    row = place_of(row);
+  gather(args.x, sampled_rows_);
+  n_rows_ = static_cast<int>(sampled_rows_.size());
 }
 
 void CpuOps::linear_add(const LinearAdd& args) {
@@ -638,6 +674,7 @@ void CpuOps::moe_ffn(const MoeFfn& args) {
 }
 
 void CpuOps::head(const Head& args) {
+  if (!batch_->state_rows.empty()) take_states(args);
   if (n_rows_ == 0) return;
   input_->assign_rmsnorm(rows(args.x), Vector::data(args.norm), args.eps, pool_);
   const int n_share = static_cast<int>(static_cast<const Matrix*>(args.weight)->parts[0]->n_rows());

@@ -43,6 +43,7 @@ class CpuOps final : public Ops {
   int64_t weight_bytes() const override { return weight_bytes_; }
   std::string device_name() const override;
   bool takes_loras() const override { return true; }
+  bool gives_states() const override { return true; }
 
   void begin(const Batch& batch) override;
   void embed(Buffer x, const WeightMatrix& table, float scale) override;
@@ -56,6 +57,7 @@ class CpuOps final : public Ops {
   void gated_ffn(const GatedFfn& args) override;
   void moe_ffn(const MoeFfn& args) override;
   void head(const Head& args) override;
+  std::span<const float> states() override { return states_; }
   std::span<const float> logits(int row_idx) override;
   std::vector<SampledToken> sample() override;
 
@@ -84,6 +86,12 @@ class CpuOps final : public Ops {
   /// Adds to the outputs of the matrix's parts what its adapters say.
   void add_loras(const WeightMatrix* matrix, LinearInput& input,
                  std::span<const LinearOutput> outputs);
+  /// The rows of the batch that are kept, ascending.
+  void choose_kept_rows();
+  /// Copies the rows `from` of a buffer, ascending, to its beginning.
+  void gather(Buffer buffer, std::span<const int32_t> from);
+  /// Of the rows left, keeps the states that are wanted, then only those that are sampled.
+  void take_states(const Head& args);
   void allocate_for_experts();
   void allocate_for_latents(int latent_cols);
   void apply_heads(const WeightMatrix* matrices, const float* x, int n_tokens, float* y);
@@ -147,6 +155,10 @@ class CpuOps final : public Ops {
   std::vector<float> logits_;           // (max_rows, vocab_size), rank 0 only
   int vocab_size_ = 0;
   std::vector<Sampler> samplers_;  // one for each thread, rank 0 only
+
+  std::vector<int32_t> kept_rows_;     // of the batch
+  std::vector<int32_t> sampled_rows_;  // scratch
+  std::vector<float> states_;          // (n_state_rows, dim); grows with the first that are wanted
 
   const Batch* batch_ = nullptr;
   int n_rows_ = 0;  // of the buffers, at this point of the step

@@ -96,6 +96,15 @@ class LineTemplate final : public templates::ChatTemplate {
   templates::TemplateCapabilities capabilities_;
 };
 
+// Something that tells prompts apart: 3, 4, the number of tokens and their sum; a score for kRank.
+std::vector<float> fake_pooled(const engine::Request& request) {
+  float sum = 0.0f;
+  for (const int32_t token : request.prompt_tokens)
+    sum += static_cast<float>(token);
+  if (request.pooling == engine::Pooling::kRank) return {1.0f / (1.0f + sum)};
+  return {3.0f, 4.0f, static_cast<float>(request.prompt_tokens.size()), sum};
+}
+
 class FakeEngine final : public engine::Engine {
  public:
   FakeEngine(std::shared_ptr<EngineScript> script, const engine::EngineOptions& options)
@@ -168,6 +177,9 @@ class FakeEngine final : public engine::Engine {
 
   static void finish(Job& job, engine::FinishReason reason, const std::string& error = "") {
     engine::Event event;
+    if (job.request.pooling && reason == engine::FinishReason::kStop) {
+      event.pooled = fake_pooled(job.request);
+    }
     event.request_id = job.id;
     event.finished = true;
     event.reason = reason;
@@ -225,6 +237,7 @@ class FakeEngine final : public engine::Engine {
 
   static void step(Job& job, const std::string& failure) {
     if (!failure.empty()) return finish(job, engine::FinishReason::kError, failure);
+    if (job.request.pooling) return finish(job, engine::FinishReason::kStop);
     const int max_tokens = job.request.max_tokens;
     if (max_tokens >= 0 && static_cast<int>(job.n_sent) >= max_tokens) {
       return finish(job, engine::FinishReason::kLength);

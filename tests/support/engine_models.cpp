@@ -31,6 +31,11 @@ GoldenModel read_golden(const std::string& name) {
   model.vocab_size = header[1];
   model.tokens = read_values<int32_t>(file, n_tokens);
   model.logits = read_values<float>(file, n_tokens * static_cast<size_t>(model.vocab_size));
+  std::ifstream pooled(folder / (name + ".pooled"), std::ios::binary);
+  if (!pooled) return model;
+  const auto dim = static_cast<size_t>(read_values<int32_t>(pooled, 1)[0]);
+  model.mean_state = read_values<float>(pooled, dim);
+  model.last_state = read_values<float>(pooled, dim);
   return model;
 }
 

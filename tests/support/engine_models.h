@@ -22,6 +22,9 @@ struct GoldenModel {
   std::vector<int32_t> tokens;
   int vocab_size = 0;
   std::vector<float> logits;  // (n_tokens, vocab_size)
+  // Of the last hidden states, (dim); not of adapters.
+  std::vector<float> mean_state;
+  std::vector<float> last_state;
 };
 
 /// Every case of make_goldens.py. Throws when one is not there.

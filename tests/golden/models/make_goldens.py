@@ -5,7 +5,8 @@
 
 For each case: NAME.gguf (F32 weights, written here tensor by tensor as llama.cpp's converter would)
 and NAME.bin: int32 n_tokens, int32 vocab_size, int32 token_ids[n_tokens],
-float32 logits[n_tokens, vocab_size], little-endian.
+float32 logits[n_tokens, vocab_size], little-endian. NAME.pooled (not of adapters): int32 dim,
+float32 mean[dim], float32 last[dim] of the tokens' last hidden states.
 """
 import math
 import struct
@@ -221,8 +222,10 @@ def make(out_dir, name, arch, model_class, config, seed, scaling=None, layout=No
     with torch.no_grad():
         tokens = torch.randint(0, VOCAB, (N_TOKENS,))
         logits = model(tokens[None]).logits[0].float().numpy()
+        states = model.model(tokens[None]).last_hidden_state[0].double().numpy()
     write_gguf(out_dir / f"{name}.gguf", arch, config, model.state_dict(), scaling=scaling, layout=layout)
     write_logits(out_dir / f"{name}.bin", tokens, logits)
+    write_pooled(out_dir / f"{name}.pooled", states)
     size = (out_dir / f"{name}.gguf").stat().st_size
     print(f"{name}: {size} bytes, logits of std {logits.std():.3f}")
 
@@ -247,6 +250,13 @@ def write_logits(path, tokens, logits):
         file.write(struct.pack("<ii", N_TOKENS, VOCAB))
         file.write(tokens.numpy().astype("<i4").tobytes())
         file.write(logits.astype("<f4").tobytes())
+
+
+def write_pooled(path, states):
+    with open(path, "wb") as file:
+        file.write(struct.pack("<i", states.shape[1]))
+        for vector in (states.mean(axis=0), states[-1]):
+            file.write(vector.astype("<f4").tobytes())
 
 
 def main():
