@@ -30,6 +30,9 @@ void read_weights(LoadedModel& model) {
                                      : gguf::GgufFile::open_shards(model.weight_paths));
   model.tokenizer = engine::Tokenizer::from_gguf(*model.file);
   model.size_bytes = model.file->size_bytes();
+  model.pooling = engine::model_pooling(*model.file);
+  model.rerank_template =
+      model.file->find_string("tokenizer.chat_template.rerank").value_or(std::string_view());
   const std::string key = std::string(model.file->architecture()) + ".context_length";
   if (const auto length = model.file->find_uint(key)) {
     model.context_length = static_cast<int64_t>(*length);

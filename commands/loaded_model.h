@@ -13,6 +13,7 @@
 #include "commands/generation_request.h"
 #include "commands/model_options.h"
 #include "commands/text_stream.h"
+#include "engine/pooling.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf/gguf_file.h"
 #include "registry/registry.h"
@@ -34,8 +35,10 @@ struct LoadedModel {
   std::string template_problem;  // why there is none and what to do about it
   std::string system;
   Options parameters;
-  std::vector<templates::Message> messages;  // the conversation it starts from
-  int64_t context_length = 0;                // that it was trained for; 0: unknown
+  std::vector<templates::Message> messages;          // the conversation it starts from
+  engine::Pooling pooling = engine::Pooling::kLast;  // of its embeddings
+  std::string rerank_template;  // of a reranker: with {query} and {document}; or empty
+  int64_t context_length = 0;   // that it was trained for; 0: unknown
   int64_t size_bytes = 0;
 
   bool can_think() const;

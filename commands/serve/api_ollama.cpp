@@ -11,6 +11,7 @@
 #include "commands/serve/grammar_fields.h"
 #include "commands/serve/json_fields.h"
 #include "commands/serve/ollama_writer.h"
+#include "commands/serve/option_fields.h"
 #include "commands/serve/tool_fields.h"
 
 namespace dsctl::commands::serve {
@@ -20,62 +21,6 @@ using std::chrono::system_clock;
 
 constexpr size_t kMaxMessages = 100'000;
 constexpr int kMaxLogprobs = 20;
-
-OptionValue to_option(const std::string& name, const Json& value) {
-  if (value.is_boolean()) return value.get<bool>();
-  if (value.is_number_integer()) return value.get<int64_t>();
-  if (value.is_number()) return value.get<double>();
-  // Ollama refuses a single text here; it can only mean a list of one.
-  if (value.is_string()) return std::vector<std::string>{value.get<std::string>()};
-  if (value.is_array()) {
-    std::vector<std::string> texts;
-    for (const Json& item : value) {
-      if (!item.is_string()) {
-        throw ApiError(400, "option \"" + name + "\" must be of type array of strings",
-                       "options." + name);
-      }
-      texts.push_back(item.get<std::string>());
-    }
-    return texts;
-  }
-  throw ApiError(400, "option \"" + name + "\": found " + std::string(json_kind(value)),
-                 "options." + name);
-}
-
-Options parse_options(const Fields& fields) {
-  Options options;
-  const Json* object = fields.object("options");
-  if (!object) return options;
-  for (const auto& [name, value] : object->items()) {
-    if (value.is_null()) continue;
-    const OptionInfo* info = find_option(name);
-    if (!info) {
-      throw ApiError(400, "option \"" + name + "\" is unknown", "options." + name);
-    }
-    if (info->scope == OptionScope::kIgnored) {
-      spdlog::warn("option \"{}\" has no effect: {}", name, info->help);
-      continue;
-    }
-    try {
-      options[name] = check_option(name, to_option(name, value));
-    } catch (const Error& error) {
-      throw ApiError(400, error.what(), "options." + name);
-    }
-  }
-  return options;
-}
-
-std::optional<KeepAlive> parse_keep_alive_field(const Fields& fields) {
-  const Json* value = fields.any("keep_alive");
-  if (!value) return std::nullopt;
-  if (value->is_number()) return keep_alive_from_seconds(value->get<double>());
-  if (!value->is_string()) fields.fail("keep_alive", "a number of seconds or a duration", *value);
-  try {
-    return parse_keep_alive(value->get<std::string>(), BareNumber::kRefused);
-  } catch (const Error& error) {
-    throw ApiError(400, std::string("field \"keep_alive\": ") + error.what(), "keep_alive");
-  }
-}
 
 void parse_think(const Fields& fields, GenerationRequest& request) {
   const Json* value = fields.any("think");
@@ -312,7 +257,7 @@ void add_ollama_generation(Router& router, const ApiContext& context) {
   router.add("POST", "/api/chat", [&context](HttpRequest request, auto exchange) {
     generate(context, parse_ollama_chat(request.body), exchange);
   });
-  for (const char* path : {"/api/embed", "/api/embeddings", "/api/push"}) {
+  for (const char* path : {"/api/push"}) {
     router.add("POST", path, [](HttpRequest request, auto) {
       throw ApiError(400, request.path + " is not supported yet");
     });

@@ -58,8 +58,7 @@ void add_openai(Router& router, const ApiContext& context) {
   router.add("GET", "/v1/models/*", [&context](HttpRequest request, auto exchange) {
     show_model(context, request.path.substr(sizeof("/v1/models/") - 1), *exchange);
   });
-  for (const char* path :
-       {"/v1/embeddings", "/v1/responses", "/v1/images/generations", "/v1/audio/transcriptions"}) {
+  for (const char* path : {"/v1/responses", "/v1/images/generations", "/v1/audio/transcriptions"}) {
     router.add("POST", path, [](HttpRequest request, auto) {
       throw ApiError(400, request.path + " is not supported yet");
     });

@@ -20,6 +20,8 @@ namespace {
 // A model whose engine died is started again once for a request; a second death is its answer.
 constexpr int kMaxAttempts = 2;
 
+}  // namespace
+
 ApiError submit_error(const engine::SubmitResult& result) {
   switch (*result.error) {
     case SubmitError::kQueueFull:
@@ -36,8 +38,6 @@ ApiError submit_error(const engine::SubmitResult& result) {
   }
   return ApiError(500, result.message);
 }
-
-}  // namespace
 
 ApiError to_api_error(std::exception_ptr failure) {
   try {

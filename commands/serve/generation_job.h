@@ -112,6 +112,9 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   bool over_ = false;       // finished, failed or cancelled: nothing more is written
 };
 
+/// The error that a client shall see for a request that the engine did not take.
+ApiError submit_error(const engine::SubmitResult& result);
+
 /// The error that a client shall see for an exception of any folder.
 ApiError to_api_error(std::exception_ptr failure);
 

@@ -5,6 +5,7 @@
 
 #include "commands/error.h"
 #include "commands/serve/grammar_fields.h"
+#include "commands/serve/option_fields.h"
 
 namespace dsctl::commands::serve {
 namespace {
@@ -62,21 +63,6 @@ void parse_logit_bias(const Fields& fields, GenerationRequest& request) {
   }
 }
 
-void parse_keep_alive_field(const Fields& fields, GenerationRequest& request) {
-  const Json* value = fields.any("keep_alive");
-  if (!value) return;
-  if (value->is_number()) {
-    request.keep_alive = keep_alive_from_seconds(value->get<double>());
-    return;
-  }
-  try {
-    request.keep_alive =
-        parse_keep_alive(fields.text("keep_alive").value_or(""), BareNumber::kRefused);
-  } catch (const Error& error) {
-    throw ApiError(400, std::string("field \"keep_alive\": ") + error.what(), "keep_alive");
-  }
-}
-
 }  // namespace
 
 void openai_not_supported(const std::string& field, const std::string& what) {
@@ -123,7 +109,7 @@ void parse_openai_common(const Fields& fields, OpenAiGenerate& parsed) {
   request.n = static_cast<int>(fields.integer("n", 1, kMaxOpenAiAnswers).value_or(1));
   parse_stop(fields, request);
   parse_logit_bias(fields, request);
-  parse_keep_alive_field(fields, request);
+  request.keep_alive = parse_keep_alive_field(fields);
   request.grammar = parse_grammar_fields(fields);
   fields.refuse({"stop_token_ids"});
 }

@@ -11,6 +11,7 @@
 
 #include "commands/error.h"
 #include "commands/serve/api_anthropic.h"
+#include "commands/serve/api_embeddings.h"
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
 #include "commands/serve/api_pull.h"
@@ -116,6 +117,7 @@ int run_server(const ServeOptions& options, const Settings& settings, Console& c
   serve::TextModels text_models(source);
   serve::add_token_routes(router, text_models);
   serve::add_anthropic(router, context, text_models);
+  serve::add_embeddings(router, context);
   serve::PullThreads pulls;
   serve::add_ollama_pull(router, context, pulls);
   server = std::make_unique<HttpServer>(serve::HttpServerOptions{.host = settings.host,

@@ -75,6 +75,21 @@ engine::Request request_of(const std::string& prompt) {
   return request;
 }
 
+TEST_CASE("A pooled request and its vector cross the process boundary") {
+  auto script = std::make_shared<EngineScript>();
+  ThreadChild thread(script);
+  EngineProcess engine(thread.child(), {"weights.gguf"}, {});
+  Recorder recorder;
+  engine::Request request = request_of("ab");
+  request.pooling = engine::Pooling::kMean;
+  REQUIRE_FALSE(engine.submit(request, recorder.sink()).error);
+  REQUIRE(eventually([&] { return recorder.is_done(); }));
+  CHECK(recorder.end->reason == engine::FinishReason::kStop);
+  CHECK(recorder.end->pooled == std::vector<float>{3.0f, 4.0f, 2.0f, 97.0f + 98.0f});
+  CHECK(script->get([](EngineScript& s) { return s.requests.front().pooling; }) ==
+        engine::Pooling::kMean);
+}
+
 TEST_CASE("EngineProcess answers many requests at once") {
   auto script = std::make_shared<EngineScript>();
   script->answer = [](const std::string& prompt) { return "re: " + prompt; };

@@ -74,9 +74,6 @@ def test_ollama_errors(ollama_client):
     with pytest.raises(ollama.ResponseError) as wrong:
         ollama_client.chat(MODEL, QUESTION, options={"top_k": "many"})
     assert wrong.value.status_code == 400 and "top_k" in wrong.value.error
-    with pytest.raises(ollama.ResponseError) as unsupported:
-        ollama_client.embed(MODEL, "text")
-    assert unsupported.value.status_code == 400 and "not supported yet" in unsupported.value.error
 
 
 def test_ollama_copies_creates_and_deletes(ollama_client):

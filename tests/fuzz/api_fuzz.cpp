@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "commands/serve/api_anthropic.h"
+#include "commands/serve/api_embeddings.h"
 #include "commands/serve/api_error.h"
 #include "commands/serve/api_ollama.h"
 #include "commands/serve/api_openai.h"
@@ -16,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    switch (data[0] % 10) {
+    switch (data[0] % 14) {
       case 0:
         serve::parse_ollama_generate(body);
         break;
@@ -43,6 +44,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         break;
       case 8:
         serve::parse_anthropic_messages(body, serve::AnthropicCall::kMessages);
+        break;
+      case 10:
+        serve::parse_ollama_embed(body);
+        break;
+      case 11:
+        serve::parse_ollama_embeddings(body);
+        break;
+      case 12:
+        serve::parse_openai_embeddings(body);
+        break;
+      case 13:
+        serve::parse_rerank(body);
         break;
       case 9:
         serve::parse_anthropic_messages(body, serve::AnthropicCall::kCountTokens);

@@ -281,6 +281,7 @@ std::shared_ptr<const commands::LoadedModel> byte_model(const std::string& name,
   model->chat_template = std::make_shared<LineTemplate>(can_think);
   model->context_length = 8192;
   model->size_bytes = 1000;
+  if (name == "ranker:latest") model->pooling = engine::Pooling::kRank;
   return model;
 }
 

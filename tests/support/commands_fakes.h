@@ -67,7 +67,7 @@ struct EngineScript {
 std::unique_ptr<engine::Engine> make_fake_engine(std::shared_ptr<EngineScript> script,
                                                  const engine::EngineOptions& options);
 
-/// Byte models by name, all on one script. "thinker:latest" can think.
+/// Byte models by name, all on one script. "thinker:latest" can think, "ranker:latest" ranks.
 class FakeSource final : public commands::serve::ModelSource {
  public:
   explicit FakeSource(std::shared_ptr<EngineScript> script) : script_(std::move(script)) {}
@@ -77,8 +77,10 @@ class FakeSource final : public commands::serve::ModelSource {
                                                const engine::EngineOptions& options) override;
 
   std::mutex mutex;
-  std::map<std::string, std::string> digests{
-      {"bytes:latest", "d1"}, {"thinker:latest", "d2"}, {"other:latest", "d3"}};
+  std::map<std::string, std::string> digests{{"bytes:latest", "d1"},
+                                             {"thinker:latest", "d2"},
+                                             {"other:latest", "d3"},
+                                             {"ranker:latest", "d4"}};
   std::string load_error;  // instead of a model
   /// Jinja templates by model, instead of the byte models' own.
   std::map<std::string, std::string> templates;

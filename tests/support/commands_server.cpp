@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include "commands/serve/api_anthropic.h"
+#include "commands/serve/api_embeddings.h"
 #include "commands/serve/api_openai.h"
 #include "commands/serve/api_tokens.h"
 
@@ -17,6 +18,7 @@ TestServer::TestServer(commands::serve::HttpServerOptions http,
   commands::serve::add_openai(router_, context_);
   commands::serve::add_token_routes(router_, text_models_);
   commands::serve::add_anthropic(router_, context_, text_models_);
+  commands::serve::add_embeddings(router_, context_);
   server_ = std::make_unique<commands::serve::HttpServer>(http, router_, workers_);
 }
 
