@@ -3,6 +3,8 @@ clients of those from the same servers."""
 
 import concurrent.futures
 import hashlib
+import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -565,3 +567,61 @@ def test_ollamas_client_pulls_through_the_server(hub, env):
         assert hub.cdn_bytes - before < 8 * MB
     finally:
         assert server.stop() == 0
+
+
+def test_a_killed_server_leaves_the_store_whole(hub, env):
+    """kill -9 of `serve` while it pulls, copies and deletes: whichever moment it meets."""
+    hub.add("me/killed", {"killed-F32.gguf": tiny_gguf(8 * MB, 3)})
+    hub.add("me/small", {"small-F32.gguf": tiny_gguf(100_000, 4)})
+    dsctl(env, "pull", "me/small", "--name", "small", "-q")
+    hub.rate = 4 * MB
+    moments = random.Random(11)
+    blobs = pathlib.Path(env["DSCTL_MODELS"]) / "blobs"
+    small = sha256(tiny_gguf(100_000, 4))
+
+    def keep_busy(server):
+        """Until the server is gone."""
+        copies = itertools.count()
+        try:
+            while True:
+                name = f"copy{next(copies) % 3}"
+                server.request("POST", "/api/copy", {"source": "small", "destination": name})
+                server.request("DELETE", "/api/delete", {"model": name})
+        except (OSError, http.client.HTTPException):
+            pass
+
+    def pull(server):
+        try:
+            server.request("POST", "/api/pull", {"model": "hf.co/me/killed", "stream": False})
+        except (OSError, http.client.HTTPException):
+            pass
+
+    for _ in range(int(os.environ.get("DSCTL_KILLS", "6"))):
+        if hub.cdn_bytes > 7 * MB:
+            break
+        moment = hub.cdn_bytes + moments.uniform(0, 1.2 * MB)
+        server = Server(env)
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            work = [pool.submit(pull, server), pool.submit(keep_busy, server)]
+            while hub.cdn_bytes <= moment and not work[0].done():
+                time.sleep(0.002)
+            server.process.kill()
+            server.process.wait()
+        server.process.stdout.close()
+        assert all(one.exception() is None for one in work)
+        assert "small:latest" in names(env)
+        for blob in blobs.glob("sha256-*"):
+            if len(blob.name) == 71:  # under its final name: whole and right
+                assert sha256(blob.read_bytes()) == blob.name[7:]
+        assert (blobs / f"sha256-{small}").exists()
+        assert "all sound" in dsctl(env, "verify").stdout
+    hub.rate = None
+    server = Server(env)
+    try:
+        status, _, body = server.request("POST", "/api/pull",
+                                         {"model": "hf.co/me/killed", "stream": False})
+        assert status == 200 and body["status"] == "success"
+    finally:
+        assert server.stop() == 0
+    assert "hf.co/me/killed:latest" in names(env)
+    assert "all sound" in dsctl(env, "verify").stdout
