@@ -36,6 +36,11 @@ void add_run_command(CLI::App& app, Invocation& invocation) {
   command->add_option("--num-ctx", options->num_ctx, "Context in tokens");
   command->add_option("--threads", options->n_threads, "CPU threads; 0: one for each core")
       ->check(CLI::Range(0, 4096));
+  command
+      ->add_option("--lora", options->loras,
+                   "A LoRA adapter in GGUF form, FILE or FILE=SCALE; implies --local")
+      ->expected(1)
+      ->take_all();
   command->add_flag("--local", options->local, "Use an engine of this process, never a server");
   command->add_flag("--json", options->json, "Print one JSON object instead of text");
   command->add_option("--models", invocation.settings.models_dir, "Directory of the models");

@@ -43,6 +43,11 @@ void add_serve_command(CLI::App& app, Invocation& invocation) {
                    "Waiting requests of a model before others get 503")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  command
+      ->add_option("--lora", options->loras,
+                   "A LoRA adapter in GGUF form for every model, FILE or FILE=SCALE")
+      ->expected(1)
+      ->take_all();
   command->add_option("--origin", options->origins,
                       "A web origin that may use this server besides local ones; * is any text");
   command->add_flag("--quiet", options->quiet, "Log warnings and errors only");

@@ -11,6 +11,7 @@
 #include "commands/generation_request.h"
 #include "commands/settings.h"
 #include "commands/text_stream.h"
+#include "engine/engine.h"
 #include "engine/request.h"
 
 namespace dsctl::commands {
@@ -73,7 +74,8 @@ class ChatBackend {
 /// How a model is loaded when `run` has its own engine.
 struct LocalOptions {
   int n_threads = 0;
-  int num_ctx = 0;  // 0: the model's own, else the default
+  int num_ctx = 0;                            // 0: the model's own, else the default
+  std::vector<engine::LoraAdapter> adapters;  // besides the model's own
 };
 
 /// An engine in this process. `model` is a name of the registry or a GGUF file.

@@ -232,7 +232,7 @@ std::shared_ptr<const LoadedModel> load_model(const registry::StoredModel& store
     throw Error("model \"" + model->name + "\" has no GGUF weights that could be run");
   }
   for (const fs::path& path : stored.adapter_paths)
-    model->adapter_paths.push_back(path.string());
+    model->adapters.push_back({.path = path.string()});
   read_weights(*model);
   set_template(*model, stored.template_text);
   model->system = stored.system.value_or("");

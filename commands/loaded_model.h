@@ -13,6 +13,7 @@
 #include "commands/generation_request.h"
 #include "commands/model_options.h"
 #include "commands/text_stream.h"
+#include "engine/engine.h"
 #include "engine/pooling.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "gguf/gguf_file.h"
@@ -26,7 +27,7 @@ struct LoadedModel {
   std::string name;    // as the user knows it: "smollm2:latest", or the file's path
   std::string digest;  // of the manifest; empty for a file
   std::vector<std::filesystem::path> weight_paths;
-  std::vector<std::string> adapter_paths;      // LoRA, applied by the engine
+  std::vector<engine::LoraAdapter> adapters;   // applied by the engine
   std::shared_ptr<const gguf::GgufFile> file;  // mapped; shared with an engine in this process
   std::shared_ptr<const engine::Tokenizer> tokenizer;
   std::shared_ptr<const templates::ChatTemplate> chat_template;  // null: see template_problem

@@ -198,7 +198,9 @@ class LocalBackend final : public ChatBackend {
     if (asked.num_batch) options.max_num_batched_tokens = *asked.num_batch;
     if (asked.num_gpu) options.n_gpu_layers = *asked.num_gpu;
     options.tokenizer = model_->tokenizer.get();
-    options.adapter_paths = model_->adapter_paths;
+    options.adapters = model_->adapters;
+    options.adapters.insert(options.adapters.end(), options_.adapters.begin(),
+                            options_.adapters.end());
     reserved_ = options.max_model_len;
     engine_ = engine::Engine::load(*model_->file, options);
     load_time_ += steady_clock::now() - begin;

@@ -6,6 +6,7 @@
 #include "commands/answer_printer.h"
 #include "commands/chat_backend.h"
 #include "commands/error.h"
+#include "commands/lora_flag.h"
 #include "commands/repl.h"
 #include "commands/structured_output.h"
 
@@ -138,12 +139,15 @@ int run(const RunOptions& options, const Settings& settings, Console& console) {
   GenerationRequest session = make_session(options);
   if (!options.format.empty()) session.grammar = parse_format(options.format);
   std::unique_ptr<ChatBackend> backend;
-  if (!options.local) backend = find_server_backend(options.model, settings);
+  const std::vector<engine::LoraAdapter> adapters = parse_loras(options.loras);
+  // A server has the adapters that it was started with.
+  if (!options.local && adapters.empty()) backend = find_server_backend(options.model, settings);
   if (!backend) {
     if (console.stdout_is_terminal()) console.progress("loading " + options.model, 0, 0);
-    backend = make_local_backend(
-        options.model, settings,
-        {.n_threads = options.n_threads, .num_ctx = options.num_ctx.value_or(0)});
+    backend = make_local_backend(options.model, settings,
+                                 {.n_threads = options.n_threads,
+                                  .num_ctx = options.num_ctx.value_or(0),
+                                  .adapters = adapters});
   }
   if (session.think.value_or(false) && !backend->facts().can_think) {
     throw Error("\"" + options.model + "\" does not support thinking");

@@ -30,6 +30,7 @@ struct RunOptions {
   std::optional<int64_t> seed;
   std::optional<int> num_ctx;
   int n_threads = 0;
+  std::vector<std::string> loras;  // FILE[=SCALE]; needs an engine of this process
 };
 
 /// Answers; returns the exit code: 130 when one answer was stopped by Ctrl-C.

@@ -20,6 +20,12 @@ enum class Device { kAuto, kCpu, kCuda };
 /// this processor has.
 enum class CpuKernels { kFast, kReference };
 
+/// A LoRA adapter in GGUF form and how strongly it is applied: 1 as its maker meant it.
+struct LoraAdapter {
+  std::string path;
+  float scale = 1.0f;
+};
+
 struct EngineOptions {
   Device device = Device::kAuto;
   CpuKernels cpu_kernels = CpuKernels::kFast;
@@ -33,9 +39,9 @@ struct EngineOptions {
   /// a quarter of the free memory but never under one full sequence.
   int n_kv_blocks = 0;
   bool prefix_caching = true;
-  std::vector<std::string> adapter_paths;  // LoRA adapters in GGUF form, applied together
-  int max_queue = 512;                     // waiting requests before submit says QueueFull
-  int n_gpu_layers = -1;                   // -1: as many as fit
+  std::vector<LoraAdapter> adapters;  // applied together
+  int max_queue = 512;                // waiting requests before submit says QueueFull
+  int n_gpu_layers = -1;              // -1: as many as fit
   /// The model's tokenizer, which must outlive the engine. DRY needs it to find its sequence
   /// breakers among the tokens, grammars to know the tokens' texts: without it such requests are
   /// refused.

@@ -60,7 +60,7 @@ gguf::GgufFile open_adapter(const std::string& path, std::string_view architectu
 void LoraSet::add_to(MatrixView& view, const std::string& name, Shape shape, Range rows,
                      Range cols) {
   std::vector<LoraView> found;
-  for (const gguf::GgufFile& file : adapters_) {
+  for (const auto& [file, factor] : adapters_) {
     const std::string a_name = name + ".lora_a";
     const std::string b_name = name + ".lora_b";
     const gguf::TensorInfo* any = file.find_tensor(a_name);
@@ -82,7 +82,8 @@ void LoraSet::add_to(MatrixView& view, const std::string& name, Shape shape, Ran
     found.push_back(
         {.a = view_of(a, {0, rank}, cols),
          .b = view_of(b, rows, {0, rank}),
-         .scale = static_cast<float>(alpha != 0.0 ? alpha / static_cast<double>(rank) : 1.0)});
+         .scale =
+             factor * static_cast<float>(alpha != 0.0 ? alpha / static_cast<double>(rank) : 1.0)});
     used_.insert(a_name);
     used_.insert(b_name);
   }
@@ -93,10 +94,10 @@ void LoraSet::add_to(MatrixView& view, const std::string& name, Shape shape, Ran
 }
 
 void LoraSet::check_all_used() const {
-  for (const gguf::GgufFile& file : adapters_) {
-    for (const gguf::TensorInfo& tensor : file.tensors()) {
+  for (const OpenAdapter& adapter : adapters_) {
+    for (const gguf::TensorInfo& tensor : adapter.file.tensors()) {
       if (used_.count(tensor.name) == 0) {
-        throw Error(path_of(file) + ": " + std::string(tensor.name) +
+        throw Error(path_of(adapter.file) + ": " + std::string(tensor.name) +
                     ": the model has no matrix of this name to which an adapter can be applied");
       }
     }

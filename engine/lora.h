@@ -18,11 +18,17 @@ namespace dsctl::engine {
 /// is one of another architecture.
 gguf::GgufFile open_adapter(const std::string& path, std::string_view architecture);
 
+/// An adapter and the factor to its own scale.
+struct OpenAdapter {
+  gguf::GgufFile file;
+  float scale = 1.0f;
+};
+
 /// The adapters of one rank while it loads its weights.
 class LoraSet {
  public:
   /// `adapters` outlive the weights.
-  explicit LoraSet(const std::vector<gguf::GgufFile>& adapters) : adapters_(adapters) {}
+  explicit LoraSet(const std::vector<OpenAdapter>& adapters) : adapters_(adapters) {}
 
   struct Shape {
     int64_t n_rows = 0;
@@ -36,7 +42,7 @@ class LoraSet {
   void check_all_used() const;
 
  private:
-  const std::vector<gguf::GgufFile>& adapters_;
+  const std::vector<OpenAdapter>& adapters_;
   std::deque<std::vector<LoraView>> views_;
   std::set<std::string, std::less<>> used_;
 };

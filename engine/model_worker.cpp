@@ -123,8 +123,8 @@ ModelWorker::ModelWorker(const gguf::GgufFile& file, const EngineOptions& option
       threads_(group_) {
   const Architecture& architecture = find_architecture(file);
   const ModelConfig config = architecture.read_config(ConfigReader(file));
-  for (const std::string& path : options.adapter_paths)
-    adapters_.push_back(open_adapter(path, config.architecture));
+  for (const LoraAdapter& adapter : options.adapters)
+    adapters_.push_back({open_adapter(adapter.path, config.architecture), adapter.scale});
   max_tokens_ = options.max_num_batched_tokens;
   max_rows_ = std::min(options.max_num_seqs, options.max_num_batched_tokens);
   limits_.vocab_size = config.vocab_size;

@@ -10,6 +10,7 @@
 
 #include "engine/comm/thread_comm.h"
 #include "engine/engine.h"
+#include "engine/lora.h"
 #include "engine/matmul_observer.h"
 #include "engine/models/models.h"
 #include "engine/ops.h"
@@ -67,7 +68,7 @@ class ModelWorker final : public Worker {
   ModelLimits limits_;
   int max_tokens_ = 0;
   int max_rows_ = 0;
-  std::vector<gguf::GgufFile> adapters_;  // mapped: weights may be read where they lie
+  std::vector<OpenAdapter> adapters_;  // mapped: weights may be read where they lie
   std::vector<std::unique_ptr<Rank>> ranks_;
   ThreadGroup group_;
   RankThreads threads_;

@@ -25,6 +25,10 @@ class Writer {
       bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
     }
   }
+  void operator()(const engine::LoraAdapter& adapter) {
+    (*this)(adapter.path);
+    (*this)(adapter.scale);
+  }
   template <typename T>
   void operator()(const std::vector<T>& values) {
     (*this)(static_cast<uint32_t>(values.size()));
@@ -63,6 +67,10 @@ class Reader {
       static_assert(std::is_trivially_copyable_v<T>);
       std::memcpy(static_cast<void*>(&value), take(sizeof(value)).data(), sizeof(value));
     }
+  }
+  void operator()(engine::LoraAdapter& adapter) {
+    (*this)(adapter.path);
+    (*this)(adapter.scale);
   }
   template <typename T>
   void operator()(std::vector<T>& values) {
@@ -126,7 +134,7 @@ void options_fields(Io& io, Options& options) {
   io(options.block_size);
   io(options.n_kv_blocks);
   io(options.prefix_caching);
-  io(options.adapter_paths);
+  io(options.adapters);
   io(options.max_queue);
   io(options.n_gpu_layers);
 }

@@ -351,7 +351,7 @@ engine::EngineOptions ModelHost::engine_options(const LoadedModel& model,
       pick(asked.num_batch, own.num_batch, options.max_num_batched_tokens);
   options.n_gpu_layers = pick(asked.num_gpu, own.num_gpu, options.n_gpu_layers);
   options.n_threads = pick(asked.num_thread, own.num_thread, options.n_threads);
-  options.adapter_paths = model.adapter_paths;
+  options.adapters.insert(options.adapters.begin(), model.adapters.begin(), model.adapters.end());
   return options;
 }
 

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "commands/error.h"
+#include "commands/lora_flag.h"
 #include "commands/serve/api_anthropic.h"
 #include "commands/serve/api_embeddings.h"
 #include "commands/serve/api_ollama.h"
@@ -79,6 +80,7 @@ serve::HostOptions host_options(const ServeOptions& options, const Settings& set
   if (settings.num_parallel > 0) host.engine.max_num_seqs = settings.num_parallel;
   host.engine.max_queue = options.max_queue;
   host.engine.n_threads = settings.n_threads;
+  host.engine.adapters = parse_loras(options.loras);
   return host;
 }
 

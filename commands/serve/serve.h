@@ -11,6 +11,7 @@ namespace dsctl::commands {
 
 struct ServeOptions {
   std::vector<std::string> origins;  // more CORS origins: "https://chat.example.org"
+  std::vector<std::string> loras;    // FILE[=SCALE], applied to every model besides its own
   int max_queue = 512;               // waiting requests of a model before 503
   bool quiet = false;                // log only warnings
 };

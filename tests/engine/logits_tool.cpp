@@ -55,7 +55,7 @@ Arguments parse(int argc, char** argv) {
     } else if (flag == "--tp") {
       arguments.options.tp_size = std::stoi(value);
     } else if (flag == "--adapter") {
-      arguments.options.adapter_paths.push_back(value);
+      arguments.options.adapters.push_back({.path = value});
     } else if (flag == "--threads") {
       arguments.options.n_threads = std::stoi(value);
     } else if (flag == "--device") {

@@ -22,7 +22,7 @@ constexpr const char* kModel = "llama_untied_bias";
 EngineOptions options_with(const std::filesystem::path& adapter, int tp_size = 1) {
   EngineOptions options = tests::small_options();
   options.tp_size = tp_size;
-  options.adapter_paths = {adapter.string()};
+  options.adapters = {{.path = adapter.string()}};
   return options;
 }
 
@@ -82,11 +82,30 @@ TEST_CASE("Two adapters add up") {
   tests::copy_model(golden.path, opposite, with_key("adapter.lora.alpha", -6.0f));
   const auto file = gguf::GgufFile::open(tests::golden_model(kModel).path);
   EngineOptions options = options_with(golden.path);
-  options.adapter_paths.push_back(opposite.string());
+  options.adapters.push_back({.path = opposite.string()});
   ModelWorker worker(file, options);
   const auto& plain = tests::golden_model(kModel);
   CHECK(tests::max_abs_error(tests::run_in_chunks(worker, plain.tokens, 64, kBlocks),
                              plain.logits) <= 1e-4);
+}
+
+TEST_CASE("A scale of the user's multiplies that of the adapter") {
+  const auto golden = tests::golden_adapter("lora_llama");
+  const auto file = gguf::GgufFile::open(tests::golden_model(kModel).path);
+  const auto logits_with = [&](std::vector<LoraAdapter> adapters) {
+    EngineOptions options = tests::small_options();
+    options.adapters = std::move(adapters);
+    ModelWorker worker(file, options);
+    return tests::run_in_chunks(worker, golden.tokens, 64, kBlocks);
+  };
+  const std::string path = golden.path.string();
+  // Half of it twice is all of it, none of it is the model alone.
+  CHECK(tests::max_abs_error(
+            logits_with({{.path = path, .scale = 0.5f}, {.path = path, .scale = 0.5f}}),
+            golden.logits) <= 1e-4);
+  CHECK(tests::max_abs_error(logits_with({{.path = path, .scale = 0.0f}}),
+                             tests::golden_model(kModel).logits) <= 1e-4);
+  CHECK(tests::max_abs_error(logits_with({{.path = path, .scale = 2.0f}}), golden.logits) > 1e-2);
 }
 
 TEST_CASE("An adapter that does not fit the model is refused with the reason") {
