@@ -17,6 +17,8 @@
 #include <iostream>
 #include <utility>
 
+#include "commands/model_info.h"
+
 namespace dsctl::cli {
 namespace {
 
@@ -28,20 +30,6 @@ std::atomic<int> interrupt_count{0};
 
 void on_interrupt(int) {
   if (interrupt_count.fetch_add(1) >= 1) _exit(130);
-}
-
-std::string human_size(int64_t bytes) {
-  static constexpr const char* kUnits[] = {"B", "KB", "MB", "GB", "TB"};
-  double value = static_cast<double>(bytes);
-  int unit = 0;
-  while (value >= 1000.0 && unit < 4) {
-    value /= 1000.0;
-    ++unit;
-  }
-  char buffer[32];
-  std::snprintf(buffer, sizeof(buffer), value < 10.0 && unit > 0 ? "%.1f %s" : "%.0f %s", value,
-                kUnits[unit]);
-  return buffer;
 }
 
 // Bracketed paste: a terminal that was asked to puts marks around pasted text.
@@ -95,9 +83,10 @@ class Terminal final : public commands::Console {
     if (total > 0) {
       const int percent =
           static_cast<int>(100.0 * static_cast<double>(done) / static_cast<double>(total));
-      line += ": " + std::to_string(percent) + "% " + human_size(done) + "/" + human_size(total);
+      line += ": " + std::to_string(percent) + "% " + commands::format_size(done) + "/" +
+              commands::format_size(total);
     } else if (done > 0) {
-      line += ": " + human_size(done);
+      line += ": " + commands::format_size(done);
     }
     if (stderr_tty_) {
       write_all(2, "\r\x1b[K" + line);

@@ -4,7 +4,6 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -21,26 +20,6 @@ using Json = nlohmann::ordered_json;
 constexpr size_t kLongArray = 64;     // elements; longer ones are left out of short JSON
 constexpr size_t kArrayPreview = 8;   // elements of an array that text shows
 constexpr size_t kStringBytes = 200;  // of a string that text shows
-
-std::string format(const char* pattern, double value) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), pattern, value);
-  return text.data();
-}
-
-/// A size in decimal units: 404 GB, 91.7 MB, 512 B.
-std::string human_size(int64_t size_bytes) {
-  constexpr std::array<const char*, 5> kUnits{" KB", " MB", " GB", " TB", " PB"};
-  if (size_bytes < 1000) return std::to_string(size_bytes) + " B";
-  double value = static_cast<double>(size_bytes) / 1000;
-  size_t unit = 0;
-  // 999.5 would print as 1000 of its unit.
-  while (value >= 999.5 && unit + 1 < kUnits.size()) {
-    value /= 1000;
-    ++unit;
-  }
-  return format(value < 99.95 ? "%.1f" : "%.0f", value) + kUnits[unit];
-}
 
 std::string type_name(gguf::DType dtype) {
   return std::string(gguf::dtype_info(dtype).name);
@@ -73,6 +52,9 @@ struct ModelSummary {
   uint64_t embedding_length = 0;
   uint64_t block_count = 0;
   uint64_t vocab_size = 0;
+  uint64_t n_experts = 0;  // of a layer; 0: a dense model
+  uint64_t n_used_experts = 0;
+  uint64_t n_shared_experts = 0;
 };
 
 ModelSummary summarize(const gguf::GgufFile& file) {
@@ -88,10 +70,25 @@ ModelSummary summarize(const gguf::GgufFile& file) {
   summary.embedding_length = number_of(file, prefix + ".embedding_length");
   summary.block_count = number_of(file, prefix + ".block_count");
   summary.vocab_size = number_of(file, prefix + ".vocab_size");
+  summary.n_experts = number_of(file, prefix + ".expert_count");
+  summary.n_used_experts = number_of(file, prefix + ".expert_used_count");
+  summary.n_shared_experts = number_of(file, prefix + ".expert_shared_count");
   const gguf::Value* tokens = file.find("tokenizer.ggml.tokens");
   const auto* array = tokens ? std::get_if<gguf::ArrayValue>(&tokens->data) : nullptr;
   if (summary.vocab_size == 0 && array) summary.vocab_size = array->size();
   return summary;
+}
+
+/// "256, 8 used by a token, 1 shared by all".
+std::string experts_text(const ModelSummary& summary) {
+  std::string text = std::to_string(summary.n_experts);
+  if (summary.n_used_experts > 0) {
+    text += ", " + std::to_string(summary.n_used_experts) + " used by a token";
+  }
+  if (summary.n_shared_experts > 0) {
+    text += ", " + std::to_string(summary.n_shared_experts) + " shared by all";
+  }
+  return text;
 }
 
 /// The shortest text that reads back as the same float of the type it has in the file.
@@ -188,7 +185,7 @@ std::string shape_text(const gguf::TensorInfo& tensor) {
 Section file_section(const gguf::GgufFile& file) {
   Section section{"File", {}};
   section.rows.push_back({"format", "GGUF v" + std::to_string(file.version())});
-  section.rows.push_back({"size", human_size(file.size_bytes())});
+  section.rows.push_back({"size", format_size(file.size_bytes())});
   if (file.shards().size() > 1) {
     section.rows.push_back({"shards", std::to_string(file.shards().size())});
   }
@@ -201,7 +198,7 @@ Section types_section(const gguf::GgufFile& file) {
   Section section{"Tensor types", {}};
   for (const gguf::TypeTotal& total : gguf::type_totals(file)) {
     section.rows.push_back(
-        {type_name(total.dtype), std::to_string(total.n_tensors), human_size(total.size_bytes)});
+        {type_name(total.dtype), std::to_string(total.n_tensors), format_size(total.size_bytes)});
   }
   return section;
 }
@@ -311,6 +308,9 @@ Json file_json(const gguf::GgufFile& file, const ShowFileOptions& options) {
           {"embedding_length", or_null(summary.embedding_length)},
           {"block_count", or_null(summary.block_count)},
           {"vocab_size", or_null(summary.vocab_size)},
+          {"expert_count", or_null(summary.n_experts)},
+          {"expert_used_count", or_null(summary.n_used_experts)},
+          {"expert_shared_count", or_null(summary.n_shared_experts)},
           {"tensor_types", std::move(types)},
           {"metadata", metadata_json(file, options.metadata)},
           {"tensors", tensors_json(file)}};
@@ -387,6 +387,7 @@ Section model_section(const gguf::GgufFile& file) {
   add("name", summary.name);
   add_number("blocks", summary.block_count);
   add_number("vocabulary", summary.vocab_size);
+  if (summary.n_experts > 0) add("experts", experts_text(summary));
   return section;
 }
 
@@ -405,7 +406,7 @@ Section tensors_section(const gguf::GgufFile& file) {
   Section section{"Tensors", {}};
   for (const gguf::TensorInfo& tensor : file.tensors()) {
     section.rows.push_back({gguf::printable(tensor.name), type_name(tensor.dtype),
-                            shape_text(tensor), human_size(tensor.size_bytes)});
+                            shape_text(tensor), format_size(tensor.size_bytes)});
     if (file.shards().size() > 1) {
       section.rows.back().push_back("shard " + std::to_string(tensor.shard_idx + 1));
     }

@@ -43,7 +43,8 @@ std::string metadata_json_text(const gguf::GgufFile& file, LongArrays long_array
 /// The JSON is one object:
 ///   path, format {name "gguf", version}, size_bytes, shards [{path, size_bytes}],
 ///   architecture, name, license, quantization, parameter_count, context_length,
-///   embedding_length, block_count, vocab_size (each null when the file does not say),
+///   embedding_length, block_count, vocab_size, expert_count, expert_used_count,
+///   expert_shared_count (each null when the file does not say),
 ///   tensor_types [{type, count, size_bytes}] by size,
 ///   metadata {key: value} in file order; arrays of more than 64 elements are null unless
 ///     --metadata is given; not-a-number is null; invalid UTF-8 becomes U+FFFD,

@@ -167,12 +167,31 @@ TEST_CASE("show_file gives one JSON object of the documented form") {
   CHECK(full["metadata"]["tokenizer.ggml.tokens"].size() == 100);
 }
 
+TEST_CASE("show_file tells of experts: how many, used and shared") {
+  gguf::GgufWriter writer;
+  writer.add("general.architecture", "deepseek2");
+  writer.add("deepseek2.expert_count", uint32_t{256});
+  writer.add("deepseek2.expert_used_count", uint32_t{8});
+  CHECK(contains(shown(writer, {}), "    experts         256, 8 used by a token\n"));
+  writer.add("deepseek2.expert_shared_count", uint32_t{1});
+  CHECK(
+      contains(shown(writer, {}), "    experts         256, 8 used by a token, 1 shared by all\n"));
+  ShowFileOptions options;
+  options.json = true;
+  const json object = json::parse(shown(writer, options));
+  CHECK(object["expert_count"] == 256);
+  CHECK(object["expert_used_count"] == 8);
+  CHECK(object["expert_shared_count"] == 1);
+  CHECK(!contains(shown(small_model(), {}), "experts"));
+}
+
 TEST_CASE("show_file says null for what the file does not say") {
   ShowFileOptions options;
   options.json = true;
   const json object = json::parse(shown(gguf::GgufWriter(), options));
-  for (const char* key : {"architecture", "name", "license", "quantization", "context_length",
-                          "embedding_length", "block_count", "vocab_size"}) {
+  for (const char* key :
+       {"architecture", "name", "license", "quantization", "context_length", "embedding_length",
+        "block_count", "vocab_size", "expert_count", "expert_used_count", "expert_shared_count"}) {
     INFO(key);
     CHECK(object.at(key).is_null());
   }
