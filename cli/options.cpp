@@ -18,6 +18,7 @@ void add_commands(CLI::App& app, Invocation& invocation) {
   add_quantize_command(app, invocation);
   add_imatrix_command(app, invocation);
   add_perplexity_command(app, invocation);
+  add_bench_command(app, invocation);
   add_run_command(app, invocation);
   add_serve_command(app, invocation);
   add_ps_command(app, invocation);

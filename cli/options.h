@@ -26,6 +26,7 @@ void add_commands(CLI::App& app, Invocation& invocation);
 /// commands::Error naming the file, line and key of a bad value.
 commands::Settings default_settings();
 
+void add_bench_command(CLI::App& app, Invocation& invocation);
 void add_imatrix_command(CLI::App& app, Invocation& invocation);
 void add_perplexity_command(CLI::App& app, Invocation& invocation);
 void add_quantize_command(CLI::App& app, Invocation& invocation);

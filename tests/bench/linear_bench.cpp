@@ -13,6 +13,7 @@
 
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/fast/fast_linear.h"
+#include "engine/memory_bandwidth.h"
 #include "gguf/quants/encode.h"
 
 namespace dsctl::engine::fast {
@@ -30,28 +31,6 @@ double best_seconds(int n_runs, Body&& body) {
         best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   return best;
-}
-
-/// GB/s that `pool` reads from memory (256 MiB, more than any last-level cache share).
-double read_bandwidth_gb_s(ThreadPool& pool) {
-  constexpr int64_t kWords = int64_t{32} << 20;
-  WeightArena arena;
-  const WeightArena::Memory memory = arena.allocate(kWords * 8);
-  auto* words = reinterpret_cast<uint64_t*>(memory.get());
-  std::fill_n(words, kWords, 1);
-  std::vector<uint64_t> sums(static_cast<size_t>(pool.n_threads()) * 8);
-  const double seconds = best_seconds(5, [&] {
-    pool.parallel_for(kWords / 512, 64, [&](int64_t begin, int64_t end, int thread_idx) {
-      uint64_t partial[8] = {};
-      for (int64_t i = begin * 512; i < end * 512; i += 8) {
-        for (int j = 0; j < 8; ++j)
-          partial[j] += words[i + j];
-      }
-      for (const uint64_t p : partial)
-        sums[static_cast<size_t>(thread_idx) * 8] += p;
-    });
-  });
-  return kWords * 8 / seconds / 1e9;
 }
 
 void run(const LinearIsa& isa, const VectorIsa& vector_isa, ThreadPool& pool, int64_t n_rows,
@@ -109,7 +88,7 @@ int main(int argc, char** argv) {
   const int64_t n_rows = argc > 3 ? std::atoll(argv[2]) : 24576;
   const int64_t n_cols = argc > 3 ? std::atoll(argv[3]) : 2048;
   ThreadPool pool(n_threads);
-  const double bandwidth = fast::read_bandwidth_gb_s(pool);
+  const double bandwidth = measure_memory_bandwidth(n_threads).read_gb_s;
   if (cpu_features().avx512_vnni) {
     fast::run(fast::linear_avx512(), fast::vector_avx512(), pool, n_rows, n_cols, bandwidth);
   }

@@ -1,57 +1,15 @@
 #include "tests/cuda/random_weights.h"
 
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <random>
 
 #include "gguf/quants/all.h"
-#include "gguf/quants/encode.h"
+#include "gguf/random_block.h"
 
 namespace dsctl::tests {
-namespace {
 
 using gguf::DType;
-
-/// One block of `dtype`: encoded normal values where there is an encoder, else random bits, drawn
-/// again until the values are of a size that occurs in models.
-void random_block(DType dtype, std::byte* block, std::mt19937_64& random) {
-  const gguf::DTypeInfo& info = gguf::dtype_info(dtype);
-  std::vector<float> values(static_cast<size_t>(info.block_elems));
-  if (gguf::can_quantize(dtype)) {
-    std::normal_distribution<float> normal;
-    for (float& value : values)
-      value = normal(random);
-    gguf::quantize_row(dtype, values.data(), block, info.block_elems);
-    return;
-  }
-  for (;;) {
-    for (int i = 0; i < info.block_bytes; ++i)
-      block[i] = static_cast<std::byte>(random() & 255);
-    if (dtype == DType::F64) {
-      const double value = std::normal_distribution<double>()(random);
-      std::memcpy(block, &value, sizeof(value));
-    } else if (dtype == DType::I32 || dtype == DType::I64) {
-      // Small numbers: the last bytes are the high ones.
-      std::memset(block + 1, 0, static_cast<size_t>(info.block_bytes - 1));
-    } else if (dtype == DType::Q8_K) {
-      const float scale = std::uniform_real_distribution<float>(0.01f, 0.1f)(random);
-      std::memcpy(block, &scale, sizeof(scale));
-    }
-    gguf::dequantize_row(dtype, block, values.data(), info.block_elems);
-    float largest = 0.0f;
-    bool finite = true;
-    for (const float value : values) {
-      finite = finite && std::isfinite(value);
-      largest = std::max(largest, std::fabs(value));
-    }
-    const bool is_integer = dtype == DType::I8 || dtype == DType::I16 || dtype == DType::I32 ||
-                            dtype == DType::I64 || dtype == DType::F64;
-    if (finite && (is_integer || (largest > 0.05f && largest < 20.0f))) return;
-  }
-}
-
-}  // namespace
 
 std::vector<float> normal_values(int64_t n, uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -73,7 +31,7 @@ TestMatrix::TestMatrix(DType dtype, int64_t n_rows, int64_t n_cols, uint64_t see
   for (int64_t r = 0; r < n_rows; ++r) {
     std::byte* row = bytes.data() + r * stride;
     for (int64_t offset = 0; offset < row_bytes; offset += info.block_bytes)
-      random_block(dtype, row + offset, random);
+      gguf::random_block(dtype, 1.0f, row + offset, random);
     gguf::dequantize_row(dtype, row, values.data() + r * n_cols, n_cols);
   }
   view.dtype = dtype;
