@@ -39,6 +39,11 @@ void add_serve_command(CLI::App& app, Invocation& invocation) {
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   command
+      ->add_option("--kv-cache-dtype", settings.kv_cache_dtype,
+                   "How keys and values are kept: f16 halves their memory, f32 rounds nothing")
+      ->check(CLI::IsMember({"auto", "f16", "f32", "float16", "float32"}))
+      ->capture_default_str();
+  command
       ->add_option("--max-queue", options->max_queue,
                    "Waiting requests of a model before others get 503")
       ->check(CLI::Range(1, 1 << 20))

@@ -78,10 +78,13 @@ void apply(commands::Settings& settings, const std::string& key, const std::stri
     settings.context_length = parse_int(value, where);
   } else if (key == "threads") {
     settings.n_threads = parse_int(value, where);
+  } else if (key == "kv_cache_dtype") {
+    settings.kv_cache_dtype = value;
   } else {
-    throw commands::Error(where +
-                          ": unknown key; expected one of models, host, port, keep_alive, "
-                          "max_loaded_models, num_parallel, context_length, threads");
+    throw commands::Error(
+        where +
+        ": unknown key; expected one of models, host, port, keep_alive, "
+        "max_loaded_models, num_parallel, context_length, threads, kv_cache_dtype");
   }
 }
 
@@ -141,7 +144,8 @@ commands::Settings default_settings() {
                                       {"DSCTL_MAX_LOADED_MODELS", "max_loaded_models"},
                                       {"DSCTL_NUM_PARALLEL", "num_parallel"},
                                       {"DSCTL_CONTEXT_LENGTH", "context_length"},
-                                      {"DSCTL_THREADS", "threads"}}) {
+                                      {"DSCTL_THREADS", "threads"},
+                                      {"DSCTL_KV_CACHE_DTYPE", "kv_cache_dtype"}}) {
     if (const std::string value = environment(variable); !value.empty()) {
       apply(settings, key, value, variable);
     }

@@ -13,6 +13,7 @@
 #include "commands/show.h"
 #include "commands/structured_output.h"
 #include "engine/engine.h"
+#include "engine/kv_cache.h"
 #include "registry/registry.h"
 
 namespace dsctl::commands {
@@ -193,6 +194,7 @@ class LocalBackend final : public ChatBackend {
     const auto begin = steady_clock::now();
     engine_.reset();
     options.max_num_seqs = 1;
+    options.kv_cache_type = engine::parse_kv_cache_type(settings_.kv_cache_dtype);
     options.n_threads = options_.n_threads > 0 ? options_.n_threads : settings_.n_threads;
     if (asked.num_thread.value_or(0) > 0) options.n_threads = *asked.num_thread;
     if (asked.num_batch) options.max_num_batched_tokens = *asked.num_batch;

@@ -16,12 +16,13 @@ namespace {
 namespace fs = std::filesystem;
 using engine::Machine;
 
-engine::PlanRequest request_of(const PlanOptions& options, const Machine& machine) {
+engine::PlanRequest request_of(const PlanOptions& options, const Machine& machine,
+                               const engine::ModelFootprint& model) {
   engine::PlanRequest request;
   request.n_context = options.n_context;
   request.tp_size = options.tp_size;
-  request.kv_type =
-      options.kv_type.empty() ? default_kv_type(machine) : engine::parse_kv_type(options.kv_type);
+  request.kv_type = options.kv_type.empty() ? default_kv_type(machine, model)
+                                            : engine::parse_kv_type(options.kv_type);
   return request;
 }
 
@@ -72,15 +73,15 @@ std::vector<OtherVariant> fitting(std::vector<OtherVariant> others, const Planne
 
 }  // namespace
 
-engine::KvType default_kv_type(const Machine& machine) {
-  return machine.gpus.empty() ? engine::KvType::kF32 : engine::KvType::kF16;
+engine::KvType default_kv_type(const Machine& machine, const engine::ModelFootprint& model) {
+  return machine.gpus.empty() && model.kv.latent_dim > 0 ? engine::KvType::kF32
+                                                         : engine::KvType::kF16;
 }
 
 int plan(const Settings& settings, const PlanOptions& options, Console& console) {
   const bool is_described = !options.gpus.empty() || !options.ram.empty();
   Machine machine = is_described ? described_machine(options.gpus, options.ram) : this_machine();
   if (options.cores > 0) machine.host_cores = options.cores;
-  const engine::PlanRequest request = request_of(options, machine);
   std::vector<PlannedModel> planned;
   bool all_fit = true;
   for (const std::string& name : options.models) {
@@ -88,7 +89,8 @@ int plan(const Settings& settings, const PlanOptions& options, Console& console)
     PlannedModel& model = planned.emplace_back();
     model.name = remote.name;
     model.model = engine::measure_model(remote.file);
-    model.plan = engine::plan_memory(remote.file, model.model, machine, request);
+    model.plan = engine::plan_memory(remote.file, model.model, machine,
+                                     request_of(options, machine, model.model));
     engine::PlanRequest on_gpus = model.plan.request;
     if (machine.gpus.empty() && options.kv_type.empty()) on_gpus.kv_type = engine::KvType::kF16;
     model.smallest = engine::smallest_cards(remote.file, model.model, on_gpus);
@@ -112,7 +114,7 @@ int plan(const Settings& settings, const PlanOptions& options, Console& console)
 std::string fit_summary(const gguf::GgufFile& headers, const Machine& machine) {
   const engine::ModelFootprint model = engine::measure_model(headers);
   engine::PlanRequest request;
-  request.kv_type = default_kv_type(machine);
+  request.kv_type = default_kv_type(machine, model);
   const engine::MemoryPlan plan = engine::plan_memory(headers, model, machine, request);
   const std::string where = machine_text(machine);
   if (plan.chosen.fits()) {

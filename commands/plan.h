@@ -21,7 +21,7 @@ struct PlanOptions {
   std::string ram;        // "512GB@300"; empty: that of this machine, where no GPUs are given
   int cores = 0;          // that run the model without GPUs; 0: those of this machine
   int64_t n_context = 0;  // 0: 8192, or what the model was made for
-  std::string kv_type;    // empty: f16 on GPUs, f32 on the CPU, as the engine keeps it
+  std::string kv_type;    // empty: f16, or f32 for latents on the CPU, as the engine keeps it
   int tp_size = 0;        // GPUs to use; 0: the fewest that hold the model
   std::string source = "auto";
   std::string revision;
@@ -29,7 +29,7 @@ struct PlanOptions {
 };
 
 /// What the pages of the KV cache hold, where nothing else is asked for.
-engine::KvType default_kv_type(const engine::Machine& machine);
+engine::KvType default_kv_type(const engine::Machine& machine, const engine::ModelFootprint& model);
 
 /// Prints the plan: what the model is made of, what it needs, how it lies on the machine, how fast
 /// it will be, and what would make it fit when it doesn't. Returns 0 when it fits, 1 when not.

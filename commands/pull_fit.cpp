@@ -134,10 +134,10 @@ VariantFits fits_of_variants(const registry::Resolved& resolved, const engine::M
     for (const size_t file_idx : variant->file_idxs)
       files.push_back(resolved.files[file_idx]);
     const gguf::GgufFile headers = fetch_headers(files, http, progress, stop);
+    const engine::ModelFootprint model = engine::measure_model(headers);
     engine::PlanRequest request;
-    request.kv_type = default_kv_type(machine);
-    const engine::MemoryPlan plan =
-        engine::plan_memory(headers, engine::measure_model(headers), machine, request);
+    request.kv_type = default_kv_type(machine, model);
+    const engine::MemoryPlan plan = engine::plan_memory(headers, model, machine, request);
     for (size_t i = 0; i < fits.texts.size(); ++i) {
       const double ratio = static_cast<double>(resolved.variants[i].size_bytes) /
                            static_cast<double>(variant->size_bytes);

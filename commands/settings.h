@@ -12,9 +12,10 @@ struct Settings {
   int port = 11434;
   std::string keep_alive = "5m";  // how long an idle model stays loaded
   int max_loaded_models = 1;
-  int num_parallel = 0;    // sequences at once; 0: the engine's default
-  int context_length = 0;  // tokens; 0: the default
-  int n_threads = 0;       // 0: one for each physical core
+  int num_parallel = 0;                 // sequences at once; 0: the engine's default
+  int context_length = 0;               // tokens; 0: the default
+  int n_threads = 0;                    // 0: one for each physical core
+  std::string kv_cache_dtype = "auto";  // how keys and values are kept: auto, f16, f32
 };
 
 }  // namespace dsctl::commands

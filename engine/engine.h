@@ -26,6 +26,10 @@ struct LoraAdapter {
   float scale = 1.0f;
 };
 
+/// How the cache keeps keys and values. kAuto: f16, which halves its memory and what a long context
+/// costs a token; f32 where the kernels are the reference or the cache holds latents on the CPU.
+enum class KvCacheType { kAuto, kF32, kF16 };
+
 struct EngineOptions {
   Device device = Device::kAuto;
   CpuKernels cpu_kernels = CpuKernels::kFast;
@@ -38,6 +42,7 @@ struct EngineOptions {
   /// KV blocks of all sequences; 0: enough for max_num_seqs sequences of max_model_len, bounded by
   /// a quarter of the free memory but never under one full sequence.
   int n_kv_blocks = 0;
+  KvCacheType kv_cache_type = KvCacheType::kAuto;
   bool prefix_caching = true;
   std::vector<LoraAdapter> adapters;  // applied together
   int max_queue = 512;                // waiting requests before submit says QueueFull

@@ -7,10 +7,19 @@
 #include <limits>
 #include <string>
 
+#include "engine/error.h"
+
 namespace dsctl::engine {
 
 int64_t KvLayout::block_bytes() const {
   return gguf::row_size_bytes(dtype, n_layers * block_size * shape.n_values());
+}
+
+KvCacheType parse_kv_cache_type(std::string_view name) {
+  if (name == "auto") return KvCacheType::kAuto;
+  if (name == "f32" || name == "float32") return KvCacheType::kF32;
+  if (name == "f16" || name == "float16") return KvCacheType::kF16;
+  throw Error("kv cache type \"" + std::string(name) + "\", expected auto, f16 or f32");
 }
 
 int choose_n_kv_blocks(const EngineOptions& options, int max_model_len, int64_t block_bytes,

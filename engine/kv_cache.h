@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "engine/engine.h"
 #include "gguf/dtype.h"
@@ -35,6 +36,9 @@ struct KvLayout {
   int64_t block_bytes() const;
   int64_t total_bytes() const { return block_bytes() * n_blocks; }
 };
+
+/// The type called "auto", "f32" (or "float32") or "f16" ("float16"). Throws Error listing them.
+KvCacheType parse_kv_cache_type(std::string_view name);
 
 /// Blocks for options.max_num_seqs sequences of `max_model_len`, within a quarter of `free_bytes`
 /// (for all ranks: `block_bytes` counts them all) but never less than one full sequence has; or

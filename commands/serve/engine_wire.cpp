@@ -133,6 +133,7 @@ void options_fields(Io& io, Options& options) {
   io(options.max_num_batched_tokens);
   io(options.block_size);
   io(options.n_kv_blocks);
+  io(options.kv_cache_type);
   io(options.prefix_caching);
   io(options.adapters);
   io(options.max_queue);
@@ -291,6 +292,7 @@ void message_fields(Io& io, M& message) {
 void check_enums(Reader& reader, const Message& message) {
   reader.check_enum(message.load.options.device, engine::Device::kCuda);
   reader.check_enum(message.load.options.cpu_kernels, engine::CpuKernels::kReference);
+  reader.check_enum(message.load.options.kv_cache_type, engine::KvCacheType::kF16);
   reader.check_enum(message.event.reason, engine::FinishReason::kError);
   if (message.request.grammar) {
     reader.check_enum(message.request.grammar->kind, engine::GrammarSpec::Kind::kTagged);

@@ -20,6 +20,7 @@
 #include "commands/serve/engine_process.h"
 #include "commands/serve/http_server.h"
 #include "commands/serve/registry_source.h"
+#include "engine/kv_cache.h"
 
 namespace dsctl::commands {
 namespace {
@@ -81,6 +82,7 @@ serve::HostOptions host_options(const ServeOptions& options, const Settings& set
   host.engine.max_queue = options.max_queue;
   host.engine.n_threads = settings.n_threads;
   host.engine.adapters = parse_loras(options.loras);
+  host.engine.kv_cache_type = engine::parse_kv_cache_type(settings.kv_cache_dtype);
   return host;
 }
 

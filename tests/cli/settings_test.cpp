@@ -18,7 +18,7 @@ class Environment {
  public:
   explicit Environment(const std::map<std::string, std::string>& variables) {
     for (const char* name : {"DSCTL_MODELS", "OLLAMA_MODELS", "DSCTL_CONFIG", "XDG_DATA_HOME",
-                             "XDG_CONFIG_HOME", "HOME"}) {
+                             "XDG_CONFIG_HOME", "HOME", "DSCTL_KV_CACHE_DTYPE"}) {
       const char* old = std::getenv(name);
       old_[name] = old ? std::optional<std::string>(old) : std::nullopt;
       ::unsetenv(name);
@@ -63,6 +63,20 @@ TEST_CASE("The store is the first of DSCTL_MODELS, config.yaml, OLLAMA_MODELS an
                     {"OLLAMA_MODELS", "/ollama"},
                     {"DSCTL_CONFIG", with_models},
                     {"DSCTL_MODELS", "/own"}}) == "/own");
+}
+
+TEST_CASE("The type of the key and value cache comes from the environment or config.yaml") {
+  const tests::TempDir home;
+  const std::string dir = home.path().string();
+  std::ofstream(home.path() / "config.yaml") << "kv_cache_dtype: f32\n";
+  const auto type = [&](std::map<std::string, std::string> variables) {
+    variables["HOME"] = dir;
+    const Environment environment(variables);
+    return default_settings().kv_cache_dtype;
+  };
+  CHECK(type({}) == "auto");
+  CHECK(type({{"DSCTL_CONFIG", dir + "/config.yaml"}}) == "f32");
+  CHECK(type({{"DSCTL_CONFIG", dir + "/config.yaml"}, {"DSCTL_KV_CACHE_DTYPE", "f16"}}) == "f16");
 }
 
 TEST_CASE("OLLAMA_MODELS is read as Ollama reads it: without blanks and quotes") {

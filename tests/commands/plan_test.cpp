@@ -166,7 +166,7 @@ TEST_CASE("plan shows the window of a model that has one") {
       write_sparse(planner.dir.path() / "g.gguf", tests::dense_header(tests::kGemma3_1b).layout());
   CHECK(planner.run({.models = {file.string()}, .ram = "16GB@40"}) == 0);
   CHECK_THAT(planner.console.printed, Contains("22 of 26 layers see 512 tokens") &&
-                                          Contains("in f32: 1 key/value heads for 4 heads") &&
+                                          Contains("in f16: 1 key/value heads for 4 heads") &&
                                           Contains("On memory, 16 GiB at 40 GB/s"));
 }
 

@@ -3,7 +3,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/cpu/kernels.h"
 #include "engine/error.h"
+#include "engine/kv_cache.h"
 #include "engine/model_worker.h"
 #include "engine/models/models.h"
 #include "gguf/gguf_file.h"
@@ -151,6 +153,51 @@ TEST_CASE("Fast kernels agree with the reference on a quantised model within the
     // Two layers of four products in a row, and the head.
     CHECK(error <= 9 * 1e-8);
   }
+}
+
+TEST_CASE("A cache of f16 halves its memory and keeps logits near those of f32") {
+  const QuantModel model(dense_model(gguf::DType::Q4_1));
+  const auto file = gguf::GgufFile::open(model.path);
+  const auto& tokens = golden_models()[0].tokens;
+  for (const CpuKernels kernels : {CpuKernels::kFast, CpuKernels::kReference}) {
+    EngineOptions options = options_with(kernels);
+    options.kv_cache_type = KvCacheType::kF16;
+    ModelWorker half(file, options);
+    options.kv_cache_type = KvCacheType::kF32;
+    ModelWorker full(file, options);
+    CHECK(2 * half.limits().kv_bytes == full.limits().kv_bytes);
+    const auto logits = run_in_chunks(half, tokens, 64);
+    INFO(half.limits().device);
+    CHECK(tests::nmse(logits, run_in_chunks(full, tokens, 64)) <= 1e-6);
+    CHECK(run_in_chunks(half, tokens, 3) == logits);
+  }
+}
+
+TEST_CASE("A cache is f16 by default, f32 for the reference and for latents") {
+  const auto bytes = [](const QuantModel& model, CpuKernels kernels, KvCacheType type) {
+    const auto file = gguf::GgufFile::open(model.path);
+    EngineOptions options = options_with(kernels);
+    options.kv_cache_type = type;
+    return ModelWorker(file, options).limits().kv_bytes;
+  };
+  const bool has_fast = &select_kernels(CpuKernels::kFast) != &reference_kernels();
+  const QuantModel dense(dense_model(gguf::DType::Q8_0));
+  const int64_t f32 = bytes(dense, CpuKernels::kReference, KvCacheType::kF32);
+  CHECK(bytes(dense, CpuKernels::kReference, KvCacheType::kAuto) == f32);
+  CHECK(bytes(dense, CpuKernels::kFast, KvCacheType::kAuto) == (has_fast ? f32 / 2 : f32));
+  tests::RandomModel latents = dense_model(gguf::DType::Q8_0);
+  latents.latent_dim = 256;
+  const QuantModel latent(latents);
+  CHECK(bytes(latent, CpuKernels::kFast, KvCacheType::kAuto) ==
+        bytes(latent, CpuKernels::kReference, KvCacheType::kF32));
+  if (has_fast) CHECK_THROWS_AS(bytes(latent, CpuKernels::kFast, KvCacheType::kF16), Error);
+}
+
+TEST_CASE("Names of cache types are checked") {
+  CHECK(parse_kv_cache_type("auto") == KvCacheType::kAuto);
+  CHECK(parse_kv_cache_type("float16") == KvCacheType::kF16);
+  CHECK(parse_kv_cache_type("f32") == KvCacheType::kF32);
+  CHECK_THROWS_AS(parse_kv_cache_type("f8"), Error);
 }
 
 TEST_CASE("Fast latent attention agrees with the reference on quantised models") {

@@ -76,6 +76,7 @@ TEST_CASE("TextPass gives the logits that a worker gives, however the text is cu
 
   EngineOptions options = tests::small_options();
   options.cpu_kernels = CpuKernels::kFast;
+  options.kv_cache_type = KvCacheType::kAuto;
   options.block_size = 16;  // fast attention wants it
   ModelWorker worker(file, options);
   const auto expected = tests::run_in_chunks(worker, tokens, 16, {3, 1, 4, 0, 5, 2});
