@@ -200,8 +200,8 @@ struct MoeFfn {
 };
 
 /// Of the rows of batch.state_rows rmsnorm(x, norm) is kept for states(). Of those of
-/// batch.sample_rows logits = W rmsnorm(x, norm), then c * tanh(logits / c) when softcap is given. W's rows are this
-/// rank's share of the vocabulary; rank 0 gets the shares of all, in rank order.
+/// batch.sample_rows logits = W rmsnorm(x, norm), then c * tanh(logits / c) when softcap is given.
+/// W's rows are this rank's share of the vocabulary; rank 0 gets the shares of all, in rank order.
 struct Head {
   Buffer x;                              // (wanted rows, dim), replicated
   const WeightVector* norm = nullptr;    // (dim)

@@ -21,9 +21,9 @@ struct Sequence {
   RequestId id = 0;             // ascending in order of arrival
   std::vector<int32_t> tokens;  // prompt and output
   int n_prompt = 0;
-  int max_len = 0;           // of tokens: the generation ends there
-  int min_tokens = 0;        // of the output
-  bool wants_tokens = true;  // false: only the prompt is to be computed
+  int max_len = 0;                 // of tokens: the generation ends there
+  int min_tokens = 0;              // of the output
+  bool wants_tokens = true;        // false: only the prompt is to be computed
   std::optional<Pooling> pooling;  // then tokens are not wanted either
   SamplingParams sampling;
   uint64_t seed = 0;

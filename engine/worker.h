@@ -22,7 +22,7 @@ struct ModelLimits {
   int block_size = 0;
   int n_kv_blocks = 0;
   std::vector<int32_t> eog_token_ids;
-  int state_dim = 0;  // of a hidden state; 0: this worker gives none
+  int state_dim = 0;                          // of a hidden state; 0: this worker gives none
   std::shared_ptr<const RankHead> rank_head;  // null: the model has none
   // For EngineStats only.
   std::string device;
