@@ -189,7 +189,23 @@ TEST_CASE("Wrong messages are refused in Anthropic's form, naming the field") {
        "messages[0].content[0].type"},
       {R"({"model":"bytes","max_tokens":1,"messages":[{"role":"user","content":7}]})",
        "messages[0].content"},
-      {request(R"(,"tools":[{"name":"x","input_schema":{}}])"), "tools"},
+      {request(R"(,"tools":[{"name":"x"}])"), "tools[0].input_schema"},
+      {request(R"(,"tools":[{"input_schema":{}}])"), "tools[0].name"},
+      {request(R"(,"tools":[{"type":"web_search_20250305","name":"web_search"}])"),
+       "tools[0].type"},
+      {request(R"(,"tool_choice":{"type":"any"})"), "tool_choice"},
+      {request(R"(,"tool_choice":{"type":"sometimes"})"), "tool_choice.type"},
+      {request(R"(,"tools":[{"name":"x","input_schema":{}}],"tool_choice":{"type":"tool"})"),
+       "tool_choice.name"},
+      {R"({"model":"bytes","max_tokens":1,"messages":[{"role":"user","content":
+          [{"type":"tool_result","tool_use_id":"t1","content":"1"}]}]})",
+       "messages"},
+      {R"({"model":"bytes","max_tokens":1,"messages":[{"role":"user","content":"q"},
+          {"role":"assistant","content":[{"type":"tool_use","id":"t1","name":"x"}]}]})",
+       "messages[1].content[0].input"},
+      {R"({"model":"bytes","max_tokens":1,"messages":[{"role":"user","content":"q"},
+          {"role":"assistant","content":[{"type":"tool_use","id":"t1","name":"x","input":{}}]}]})",
+       "tool_result"},
       {request(R"(,"temperature":"hot")"), "temperature"},
       {request(R"(,"stop_sequences":[""])"), "stop_sequences"},
       {request(R"(,"thinking":{"type":"enabled"})"), "thinking.budget_tokens"},
@@ -204,6 +220,113 @@ TEST_CASE("Wrong messages are refused in Anthropic's form, naming the field") {
   CHECK(answered.at("type") == "error");
   CHECK(answered.at("error").at("type") == "invalid_request_error");
   CHECK(answered.at("error").at("message").get<std::string>().find(field) != std::string::npos);
+}
+
+constexpr const char* kToolTemplate =
+    "{% for tool in tools or [] %}{{ tool.function.name }}: {{ tool.function.parameters | tojson "
+    "}}\n"
+    "{% endfor %}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{\"name\": \"{{ c.function.name }}\", "
+    "\"arguments\": {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}"
+    "{% if m.role == 'tool' %} (of {{ m.name }}){% endif %};{% endfor %}";
+
+/// Adds the model "caller", which answers with `text`.
+void add_caller(TestServer& server, const std::string& text) {
+  server.source.digests["caller:latest"] = "d9";
+  server.source.templates["caller:latest"] = kToolTemplate;
+  server.script->set(
+      [&](EngineScript& s) { s.answer = [text](const std::string&) { return text; }; });
+}
+
+std::string tool_request(const std::string& more) {
+  return R"({"model":"caller","max_tokens":256,"messages":[{"role":"user","content":"q"}],
+      "tools":[{"name":"add","description":"Adds","input_schema":{"type":"object",
+      "properties":{"a":{"type":"integer"}},"required":["a"]}}])" +
+         more + "}";
+}
+
+constexpr const char* kCall =
+    "Let me add.<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 7}}</tool_call>";
+
+TEST_CASE("/v1/messages answers with tool_use blocks") {
+  TestServer server;
+  add_caller(server, kCall);
+  const json body = answer(server.post("/v1/messages", tool_request("")));
+  const json& content = body.at("content");
+  INFO(content);
+  REQUIRE(content.size() == 2);
+  CHECK(content[0] == json({{"type", "text"}, {"text", "Let me add."}}));
+  CHECK(content[1].at("type") == "tool_use");
+  CHECK(content[1].at("id").get<std::string>().starts_with("toolu_"));
+  CHECK(content[1].at("name") == "add");
+  CHECK(content[1].at("input") == json({{"a", 7}}));
+  CHECK(body.at("stop_reason") == "tool_use");
+  CHECK(prompt_of(server).starts_with("add: {\"type\": \"object\""));
+}
+
+TEST_CASE("/v1/messages streams a tool_use block with its input as JSON text") {
+  TestServer server;
+  add_caller(server, kCall);
+  const auto events =
+      events_of(server.post("/v1/messages", tool_request(R"(,"stream":true)")).body);
+  std::string input;
+  json start;
+  for (const SseEvent& event : events) {
+    if (event.name == "content_block_start") start = event.data;
+    if (event.name != "content_block_delta") continue;
+    const json& delta = event.data.at("delta");
+    if (delta.at("type") == "input_json_delta") input += delta.at("partial_json");
+  }
+  CHECK(start.at("index") == 1);
+  CHECK(start.at("content_block").at("type") == "tool_use");
+  CHECK(start.at("content_block").at("input") == json::object());
+  CHECK(json::parse(input) == json({{"a", 7}}));
+  REQUIRE(events.size() > 2);
+  CHECK(events[events.size() - 2].data.at("delta").at("stop_reason") == "tool_use");
+}
+
+TEST_CASE("What only looks like a call is text in /v1/messages") {
+  TestServer server;
+  const std::string text = "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": </tool_call>";
+  add_caller(server, text);
+  const json body = answer(server.post("/v1/messages", tool_request("")));
+  CHECK(body.at("content") == json::array({{{"type", "text"}, {"text", text}}}));
+  CHECK(body.at("stop_reason") == "end_turn");
+}
+
+TEST_CASE("Calls and results of a conversation in /v1/messages reach the template") {
+  TestServer server;
+  add_caller(server, "14.");
+  answer(server.post("/v1/messages", R"({"model":"caller","max_tokens":64,"messages":[
+      {"role":"user","content":"7 and 7?"},
+      {"role":"assistant","content":[{"type":"text","text":"Wait."},
+        {"type":"tool_use","id":"t1","name":"add","input":{"a":7}},
+        {"type":"tool_use","id":"t2","name":"add","input":{"a":8}}]},
+      {"role":"user","content":[{"type":"text","text":"Well?"},
+        {"type":"tool_result","tool_use_id":"t2","content":"16"},
+        {"type":"tool_result","tool_use_id":"t1",
+         "content":[{"type":"text","text":"14"}],"is_error":false}]}]})"));
+  CHECK(prompt_of(server) ==
+        "user: 7 and 7?;"
+        "assistant: Wait.<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 7}}</tool_call>"
+        "<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": 8}}</tool_call>;"
+        "tool: 16 (of add);"
+        "tool: 14 (of add);"
+        "user: Well?;");
+}
+
+TEST_CASE("tool_choice of /v1/messages becomes a grammar") {
+  TestServer server;
+  add_caller(server, kCall);
+  const auto grammar_of = [&](const std::string& choice) {
+    answer(server.post("/v1/messages", tool_request(R"(,"tool_choice":)" + choice)));
+    return server.script->get(
+        [](EngineScript& s) { return s.requests.back().grammar.has_value(); });
+  };
+  CHECK_FALSE(grammar_of(R"({"type":"auto"})"));
+  CHECK(grammar_of(R"({"type":"any"})"));
+  CHECK(grammar_of(R"({"type":"tool","name":"add","disable_parallel_tool_use":true})"));
+  CHECK_FALSE(grammar_of(R"({"type":"none"})"));
 }
 
 TEST_CASE("An unknown model and a failure in a stream have Anthropic's form") {

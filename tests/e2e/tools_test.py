@@ -1,9 +1,10 @@
-"""Tools and thinking with the real openai and ollama clients. The model is too small to call a tool
+"""Tools and thinking with the real openai, ollama and anthropic clients. The model is too small to call a tool
 by itself: grammars make it, in the markers of several families."""
 
 import json
 import subprocess
 
+import anthropic
 import ollama
 import openai
 import pytest
@@ -185,3 +186,25 @@ def test_ollama_reads_and_shows_tools(ollama_client, server, models, stream):
 def test_ollama_refuses_tools_where_there_are_none(ollama_client, models):
     with pytest.raises(ollama.ResponseError, match="does not support tools"):
         ollama_client.chat(MODEL, QUESTION, tools=[get_weather])
+
+
+@pytest.mark.parametrize("family", CALLS)
+def test_anthropic_calls_and_results(models, server, family):
+    client = anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0)
+    tools = [{"name": tool["function"]["name"], "input_schema": tool["function"]["parameters"]}
+             for tool in TOOLS]
+    arguments = {"model": models[family], "max_tokens": 200, "tools": tools,
+                 "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
+    whole = client.messages.create(messages=QUESTION, **arguments)
+    assert whole.stop_reason == "tool_use"
+    (call,) = whole.content
+    check_arguments(call.name, call.input)
+    with client.messages.stream(messages=QUESTION, **arguments) as stream:
+        streamed = stream.get_final_message()
+    assert streamed.stop_reason == "tool_use"
+    assert [(block.name, block.input) for block in streamed.content] == [(call.name, call.input)]
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "sunny, 21 degrees"}
+    turns = [*QUESTION, {"role": "assistant", "content": [block.model_dump() for block in whole.content]},
+             {"role": "user", "content": [result]}]
+    answer = client.messages.create(model=models[family], max_tokens=16, messages=turns)
+    assert answer.content[0].type == "text" and answer.content[0].text
