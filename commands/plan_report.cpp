@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands/model_info.h"
+#include "commands/plan.h"
 #include "commands/plan_machine.h"
 #include "commands/show_file.h"
 
@@ -388,9 +389,8 @@ std::string plan_table(const std::vector<PlannedModel>& models) {
   for (const PlannedModel& planned : models) {
     const ModelFootprint& model = planned.model;
     const int64_t n_context = planned.plan.request.n_context;
-    // What the CPU path needs: its cache is in f32.
     const int64_t ram = model.total.size_bytes +
-                        kv_bytes(engine::KvType::kF32, model.kv.values(n_context)) +
+                        kv_bytes(default_kv_type({}, model), model.kv.values(n_context)) +
                         engine::kReserveBytes;
     std::string cards = "-";
     std::string speed = "-";

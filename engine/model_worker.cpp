@@ -15,12 +15,11 @@
 #include "engine/weights.h"
 
 namespace dsctl::engine {
-namespace {
 
-/// The reference keeps every bit. For others f16 rounds keys and values by up to 2^-11, which costs
-/// a KL of 6e-7 (SmolLM2-135M) to 8e-7 (Gemma-3-270M), and makes a token behind 2048 others 1.06 to
-/// 1.27 times as fast (two busy cores). The latent kernels read f32.
-gguf::DType cpu_kv_type(const gguf::GgufFile& file, const EngineOptions& options) {
+// The reference keeps every bit. For others f16 rounds keys and values by up to 2^-11, which costs
+// a KL of 6e-7 (SmolLM2-135M) to 8e-7 (Gemma-3-270M), and makes a token behind 2048 others 1.06 to
+// 1.27 times as fast (two busy cores). The latent kernels read f32.
+gguf::DType cpu_kv_dtype(const gguf::GgufFile& file, const EngineOptions& options) {
   const ModelConfig config = find_architecture(file).read_config(ConfigReader(file));
   const bool is_latent = config.mla.latent_dim > 0;
   const bool is_fast = &select_kernels(options.cpu_kernels) != &reference_kernels();
@@ -37,6 +36,8 @@ gguf::DType cpu_kv_type(const gguf::GgufFile& file, const EngineOptions& options
   }
   return gguf::DType::F32;
 }
+
+namespace {
 
 /// On a GPU the cache is read at every token and its bytes are what long contexts cost.
 gguf::DType cuda_kv_type(const EngineOptions& options) {
@@ -75,7 +76,7 @@ OpsBackend cpu_backend(const gguf::GgufFile& file, const EngineOptions& options,
                                                               .max_rows = limits.max_rows,
                                                               .max_context = limits.max_context});
               },
-          .kv_dtype = cpu_kv_type(file, options),
+          .kv_dtype = cpu_kv_dtype(file, options),
           .free_bytes = free_host_bytes()};
 }
 

@@ -35,6 +35,10 @@ struct OpsBackend {
   int64_t free_bytes = 0;  // of the devices' memory, for the cache
 };
 
+/// How a worker on the CPU keeps keys and values. Throws Error where `options` ask for what its
+/// kernels can't read.
+gguf::DType cpu_kv_dtype(const gguf::GgufFile& file, const EngineOptions& options);
+
 class ModelWorker final : public Worker {
  public:
   /// On the device that `options` name. `file` outlives it, and `observer` (null: nobody looks),

@@ -17,8 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kBlockSize = 16;
-/// Of a value of the CPU's cache.
-constexpr int64_t kKvValueBytes = 4;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -37,22 +35,6 @@ void check_length(const gguf::GgufFile& file, const SpeedRunOptions& options) {
               std::to_string(length));
 }
 
-/// The cache takes what it takes: better said now than when the system ends the process.
-void check_memory(const gguf::GgufFile& file, const SpeedRunOptions& options) {
-  if (options.device == Device::kCuda) return;
-  const ModelFootprint model = measure_model(file);
-  const int64_t kv = model.kv.values(int64_t{n_blocks_for(options.max_tokens)} * kBlockSize) *
-                     kKvValueBytes * options.max_seqs;
-  const int64_t needed = kv + model.total.size_bytes;
-  const int64_t free_bytes = free_host_bytes();
-  if (needed <= free_bytes) return;
-  throw Error("needs " + std::to_string(needed) + " bytes of memory (weights " +
-              std::to_string(model.total.size_bytes) + ", cache of " +
-              std::to_string(options.max_seqs) + " x " + std::to_string(options.max_tokens) +
-              " tokens " + std::to_string(kv) + "), but " + std::to_string(free_bytes) +
-              " are free: use fewer sequences or less depth");
-}
-
 EngineOptions worker_options(const SpeedRunOptions& options) {
   EngineOptions result;
   result.device = options.device;
@@ -65,6 +47,24 @@ EngineOptions worker_options(const SpeedRunOptions& options) {
   result.n_kv_blocks = options.max_seqs * n_blocks_for(options.max_tokens);
   result.adapters = options.adapters;
   return result;
+}
+
+/// The cache takes what it takes: better said now than when the system ends the process.
+void check_memory(const gguf::GgufFile& file, const SpeedRunOptions& options) {
+  if (options.device == Device::kCuda) return;
+  const ModelFootprint model = measure_model(file);
+  const int64_t n_values = model.kv.values(int64_t{n_blocks_for(options.max_tokens)} * kBlockSize);
+  EngineOptions kernels;
+  kernels.cpu_kernels = options.cpu_kernels;
+  const int64_t kv = gguf::row_size_bytes(cpu_kv_dtype(file, kernels), n_values) * options.max_seqs;
+  const int64_t needed = kv + model.total.size_bytes;
+  const int64_t free_bytes = free_host_bytes();
+  if (needed <= free_bytes) return;
+  throw Error("needs " + std::to_string(needed) + " bytes of memory (weights " +
+              std::to_string(model.total.size_bytes) + ", cache of " +
+              std::to_string(options.max_seqs) + " x " + std::to_string(options.max_tokens) +
+              " tokens " + std::to_string(kv) + "), but " + std::to_string(free_bytes) +
+              " are free: use fewer sequences or less depth");
 }
 
 const gguf::GgufFile& checked(const gguf::GgufFile& file, const SpeedRunOptions& options) {
