@@ -67,10 +67,11 @@ void check_memory(const gguf::GgufFile& file, const SpeedRunOptions& options) {
               " are free: use fewer sequences or less depth");
 }
 
-const gguf::GgufFile& checked(const gguf::GgufFile& file, const SpeedRunOptions& options) {
+/// Before anything is made of the options: of unchecked ones even their products may overflow.
+const SpeedRunOptions& checked(const gguf::GgufFile& file, const SpeedRunOptions& options) {
   check_length(file, options);
   check_memory(file, options);
-  return file;
+  return options;
 }
 
 /// What a prompt's last tokens are for.
@@ -80,8 +81,8 @@ enum class Logits { kNone, kLast };
 
 struct SpeedRun::State {
   State(const gguf::GgufFile& file, const SpeedRunOptions& given)
-      : options(given),
-        worker(checked(file, given), worker_options(given)),
+      : options(checked(file, given)),
+        worker(file, worker_options(given)),
         blocks_per_seq(n_blocks_for(given.max_tokens)),
         random(given.seed) {
     greedy.temperature = 0.0f;
